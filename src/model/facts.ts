@@ -1,0 +1,95 @@
+/** What engines tell. Container states are four, never three: running (with `paused`), stopped, absent, unknown. */
+
+/** What tells one run of an engine, and one boot of its machine, from the next (DESIGN §4, exits). */
+export interface EngineRun {
+  /** Changes whenever the engine's restart can have ended its containers; null where the engine cannot tell. */
+  readonly engine: string | null
+  /** The machine's boot id; null where it cannot be read (a remote engine). */
+  readonly boot: string | null
+}
+
+/** True only when both are known to be the same run: what cannot be told counts as another run. */
+export function sameRun(a: EngineRun | null, b: EngineRun | null): boolean {
+  if (a === null || b === null) return false
+  if (a.engine === null && a.boot === null) return false
+  return a.engine === b.engine && a.boot === b.boot
+}
+
+export interface MountFacts {
+  readonly path: string
+  /** The engine's volume name, or null for a host path. */
+  readonly volume: string | null
+  readonly readOnly: boolean
+}
+
+/** An instance as the engine tells of it. */
+export interface InstanceFacts {
+  /** The engine's own id: what removals go by. */
+  readonly id: string
+  readonly name: string
+  readonly labels: Readonly<Record<string, string>>
+  /** `stopped` covers created-never-started (then `startedAt` is null), exited and dead. */
+  readonly state: 'running' | 'stopped'
+  readonly paused: boolean
+  /** Milliseconds since the epoch; the engine's clock. */
+  readonly createdAt: number
+  readonly startedAt: number | null
+  readonly finishedAt: number | null
+  /** Only meaningful when stopped after a start; null when the engine cannot tell. */
+  readonly exitCode: number | null
+  readonly oomKilled: boolean
+  readonly mounts: readonly MountFacts[]
+  /** The run of the engine under which all of this held. */
+  readonly run: EngineRun
+}
+
+export interface VolumeFacts {
+  readonly name: string
+  readonly labels: Readonly<Record<string, string>>
+  /** Milliseconds since the epoch, to the engine's own precision. */
+  readonly createdAt: number
+}
+
+export interface ImageFacts {
+  readonly id: string
+  readonly entrypoint: readonly string[]
+  readonly command: readonly string[]
+  /** Paths that the image declares as `VOLUME`. */
+  readonly volumes: readonly string[]
+  readonly user: string
+}
+
+/** An observation that failed is `unknown`, and leads to no destructive step (DESIGN §1.5). */
+export type Observed<T> =
+  | { readonly known: true; readonly value: T; readonly at: number }
+  | { readonly known: false; readonly error: string; readonly since: number }
+
+export type EngineErrorKind =
+  | 'unreachable'
+  | 'timeout'
+  | 'not-found'
+  | 'conflict'
+  | 'invalid'
+  | 'image-missing'
+  | 'denied'
+  | 'disk-full'
+  | 'unsupported'
+  | 'aborted'
+  | 'fenced'
+  | 'failed'
+
+/**
+ * An engine call that did not succeed. `effect` says what is known of its effect: `none` when the engine certainly
+ * did nothing, `unknown` when it may have happened or may still happen.
+ */
+export class EngineError extends Error {
+  readonly kind: EngineErrorKind
+  readonly effect: 'none' | 'unknown'
+
+  constructor(kind: EngineErrorKind, effect: 'none' | 'unknown', message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.name = 'EngineError'
+    this.kind = kind
+    this.effect = effect
+  }
+}
