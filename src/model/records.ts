@@ -71,7 +71,15 @@ export interface InstanceRef {
 }
 
 /** Why an instance ended; by circumstance, never by exit code (DESIGN §4). */
-export type ExitClass = 'workload' | 'oom' | 'external' | 'engine' | 'provisional'
+export type ExitClass =
+  | 'workload'
+  | 'oom'
+  | 'external'
+  | 'engine'
+  /** We stopped it: a stop, restart, update or delete was asked for. */
+  | 'asked'
+  /** Seen, and not yet certain: the same engine run has to answer again (DESIGN §4). */
+  | 'provisional'
 
 export interface ExitRecord {
   readonly instance: number

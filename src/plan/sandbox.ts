@@ -1,0 +1,235 @@
+import type { InstanceFacts, VolumeFacts } from '../model/facts.ts'
+import { isExactly } from '../model/labels.ts'
+import type { InstanceRef, SandboxRecord } from '../model/records.ts'
+
+import { planCreate, remade } from './create.ts'
+import { planDelete } from './delete.ts'
+import { draftOf, rest, retire, tell, type Draft } from './draft.ts'
+import { planPresent } from './present.ts'
+import { askedExit } from './exit.ts'
+import { isExpectedVolume, volumeMounts } from './mounts.ts'
+import { openCreateUntil, settledAs, settleInstanceStep } from './settle.ts'
+import type { SandboxDecision, SandboxView } from './types.ts'
+
+/**
+ * Decides the one next thing for a sandbox from what is wanted, what was seen, and which steps are open. Pure: the
+ * same view gives the same decision. It infers only the next step, because the next pass looks again.
+ *
+ * Invariants kept here:
+ * - An observation that failed leads to no step.
+ * - `record.instance` is let go only when that instance is confirmed absent; so two never live at once.
+ * - Nothing is started unless every mount is the expected volume.
+ */
+export function planSandbox(view: SandboxView): SandboxDecision {
+  const draft = draftOf(view)
+  if (view.record.deletedAt !== null) return rest(draft, view.record.status)
+  if (!view.observed.known) return unknown(view, draft)
+
+  const facts = ownFacts(view, draft)
+  settleOpen(view, draft, facts)
+  if (draft.record.desired === 'deleted') return planDelete(view, draft, facts)
+
+  noteSeeded(view, draft, facts)
+  retireRemoved(view, draft, facts)
+  recoverIfAsked(view, draft, facts)
+
+  const held = holdForBackoff(view, draft)
+  if (held !== null) return held
+
+  const ref = draft.record.instance
+  if (ref === null || facts === null) return planAbsent(view, draft)
+  return planPresent(view, draft, ref, facts)
+}
+
+function unknown(view: SandboxView, draft: Draft): SandboxDecision {
+  const why = view.observed.known ? '' : view.observed.error
+  return rest(draft, {
+    phase: 'Unknown',
+    reason: 'EngineUnreachable',
+    message: `The engine ${view.record.engine} could not be asked: ${why}. Nothing is changed until it answers.`,
+    difference: 'not known',
+    next: 'observe',
+    nextAt: null,
+  })
+}
+
+/** The facts of *our* instance: an object of somebody else under its name reads as ours being absent. */
+function ownFacts(view: SandboxView, draft: Draft): InstanceFacts | null {
+  if (!view.observed.known) return null
+  const facts = view.observed.value.instance
+  const ref = draft.record.instance
+  if (facts === null || ref === null) return null
+  if (isExactly(facts, { installation: view.installation, name: ref.name, uid: ref.uid })) return facts
+  return null
+}
+
+/** Closes the rows whose effect is seen, and those no longer wanted whose limit has passed. */
+function settleOpen(view: SandboxView, draft: Draft, facts: InstanceFacts | null): void {
+  for (const row of view.open) {
+    if (row.step.kind === 'pull-image') {
+      if (draft.record.desired !== 'running' || row.step.image !== draft.record.spec.image) {
+        draft.settled.push(settledAs(row, 'abandoned', 'the image is no longer wanted'))
+      }
+      continue
+    }
+    if (settleInstanceStep(row, facts, view.installation).kind === 'done') {
+      draft.settled.push(settledAs(row, 'done', 'seen'))
+      afterDone(draft, row.step.kind, facts)
+    } else if (!stillWanted(row.step.kind, draft.record, facts) && row.deadlineAt <= view.now) {
+      draft.settled.push(settledAs(row, 'abandoned', 'no longer wanted, and without effect'))
+    }
+  }
+}
+
+/** What follows from a step that was seen to have happened, also when its reply was lost. */
+function afterDone(draft: Draft, kind: string, facts: InstanceFacts | null): void {
+  const ref = draft.record.instance
+  if (ref === null) return
+  if (kind === 'create-instance' && facts !== null && ref.engineId === null) {
+    draft.record = { ...draft.record, instance: { ...ref, engineId: facts.id } }
+  }
+  if (kind === 'stop-instance' && facts !== null && facts.state === 'stopped' && facts.startedAt !== null) {
+    draft.record = { ...draft.record, lastExit: askedExit(ref, facts, facts.finishedAt ?? 0) }
+  }
+}
+
+function stillWanted(kind: string, record: SandboxRecord, facts: InstanceFacts | null): boolean {
+  if (kind === 'create-instance') return record.desired === 'running' && facts === null
+  if (kind === 'start-instance') return record.desired === 'running' && facts?.state === 'stopped'
+  return facts !== null
+}
+
+/** An instance that exists was seeded before it became visible: its volumes are seeded once and for ever. */
+function noteSeeded(view: SandboxView, draft: Draft, facts: InstanceFacts | null): void {
+  const ref = draft.record.instance
+  if (facts === null || ref === null) return
+  if (ref.engineId === null) draft.record = { ...draft.record, instance: { ...ref, engineId: facts.id } }
+  for (const row of view.volumes) {
+    if (row.seed !== 'seeding') continue
+    if (facts.mounts.some((m) => m.volume === row.physicalName)) {
+      draft.changedVolumes.set(row.uid, { ...row, seed: 'seeded' })
+    }
+  }
+}
+
+/** Lets go of an instance that we removed ourselves (an update, a mount that was wrong). */
+function retireRemoved(view: SandboxView, draft: Draft, facts: InstanceFacts | null): void {
+  const ref = draft.record.instance
+  if (ref === null || facts !== null || ref.engineId === null) return
+  const removed = view.open.some((r) => r.step.kind === 'remove-instance' && r.step.uid === ref.uid)
+  if (removed) retire(view, draft, ref)
+}
+
+/** `recover` (or restart policy `always`) lets an instance that is gone, and volumes that are gone, be replaced. */
+function recoverIfAsked(view: SandboxView, draft: Draft, facts: InstanceFacts | null): void {
+  const record = draft.record
+  const asked = record.recoverSeq > record.recoveredSeq
+  const ref = record.instance
+  const gone = ref !== null && ref.engineId !== null && facts === null && openCreateUntil(view.open, view.now) === null
+  if (asked) replaceLostVolumes(view, draft)
+  if (gone && record.desired === 'running' && (asked || record.restartPolicy.kind === 'always')) {
+    tell(draft, 'Warning', 'InstanceLost', `Instance ${ref.number} is gone from the engine; instance ${record.instanceSeq + 1} takes its place on the same volumes.`)
+    retire(view, draft, ref)
+  }
+  if (asked) draft.record = { ...draft.record, recoveredSeq: record.recoverSeq }
+}
+
+/** A volume that is gone stays gone: the person who asked to recover goes on with a new one, and is told. */
+function replaceLostVolumes(view: SandboxView, draft: Draft): void {
+  const seen: ReadonlyMap<string, VolumeFacts | null> = view.observed.known ? view.observed.value.volumes : new Map()
+  for (const mount of volumeMounts(draft.record)) {
+    const row = view.volumes.find((v) => v.uid === mount.volume)
+    if (row === undefined || !row.managed || row.state !== 'lost') continue
+    const facts = seen.get(row.physicalName)
+    if (facts === undefined) continue
+    if (facts !== null && isExpectedVolume(row, facts, view.installation)) continue
+    draft.changedVolumes.set(row.uid, { ...remade(row), seed: row.kind === 'claim' ? 'none' : 'pending' })
+    draft.kicks.add(`volume/${row.uid}`)
+    tell(draft, 'Warning', 'VolumeReplaced', `The volume ${row.physicalName} was gone with its data; a new, empty one takes its place because recover was asked for.`)
+  }
+}
+
+/** After failures the key waits; the breaker makes the wait long. The status keeps the cause. */
+function holdForBackoff(view: SandboxView, draft: Draft): SandboxDecision | null {
+  const { backoff, breaker } = draft.record
+  if (backoff === null || draft.record.desired !== 'running') return null
+  const at = breaker === null ? backoff.nextAt : Math.max(backoff.nextAt, breaker.probeAt)
+  if (at <= view.now) return null
+  const refused = backoff.code === 'invalid'
+  return rest(
+    draft,
+    {
+      phase: refused || breaker !== null ? 'Failed' : 'Blocked',
+      reason: breaker === null ? reasonOf(backoff.code) : 'TooManyFailures',
+      message: `${backoff.error} (attempt ${backoff.attempts}; the next follows by itself)`,
+      difference: 'the last step failed',
+      next: 'retry',
+      nextAt: at,
+    },
+    at,
+  )
+}
+
+function reasonOf(code: string): string {
+  const words: Readonly<Record<string, string>> = {
+    'image-missing': 'ImageMissing',
+    conflict: 'NameCollision',
+    invalid: 'EngineRefused',
+    denied: 'EngineDenied',
+    'disk-full': 'DiskFull',
+    unsupported: 'Unsupported',
+  }
+  return words[code] ?? 'EngineError'
+}
+
+/** No instance is there. */
+function planAbsent(view: SandboxView, draft: Draft): SandboxDecision {
+  const record = draft.record
+  const ref = record.instance
+  if (ref !== null && ref.engineId !== null) return lost(view, draft, ref)
+  if (record.desired === 'running') return planCreate(view, draft)
+
+  const until = openCreateUntil(view.open, view.now)
+  if (until !== null) {
+    return rest(
+      draft,
+      {
+        phase: 'Stopping',
+        reason: 'OutcomeUnknown',
+        message: 'A create was under way when the stop came, and its outcome is not known yet.',
+        difference: 'an instance may appear',
+        next: 'observe',
+        nextAt: until,
+      },
+      until,
+    )
+  }
+  if (ref !== null) retire(view, draft, ref)
+  draft.record = { ...draft.record, observedGeneration: record.generation }
+  return rest(draft, { phase: 'Stopped', reason: 'NoInstance', message: 'It is stopped, and no instance was made yet.' })
+}
+
+/** The record stays, with what survives; only `recover`, or the policy, makes the next instance. */
+function lost(view: SandboxView, draft: Draft, ref: InstanceRef): SandboxDecision {
+  const until = openCreateUntil(view.open, view.now)
+  if (until !== null) {
+    return rest(
+      draft,
+      { phase: 'Unknown', reason: 'OutcomeUnknown', message: 'A create is under way; its outcome is not known yet.', difference: 'not known', next: 'observe', nextAt: until },
+      until,
+    )
+  }
+  const survivors = view.volumes.filter((v) => v.state === 'ready').map((v) => v.claim)
+  if (draft.record.status.phase !== 'Lost') {
+    tell(draft, 'Warning', 'InstanceLost', `Instance ${ref.number} (${ref.name}) is gone from the engine. Surviving volumes: ${survivors.join(', ') || 'none'}.`)
+  }
+  const kept = survivors.length === 0 ? 'No volume survives' : `These volumes survive: ${survivors.join(', ')}`
+  return rest(draft, {
+    phase: 'Lost',
+    reason: 'InstanceGone',
+    message: `Its instance was removed behind Holdfast's back. ${kept}. \`recover\` makes the next instance on them.`,
+    difference: 'the instance is gone',
+    next: 'recover (yours to ask)',
+  })
+}
+
