@@ -38,6 +38,9 @@ export function planVolume(view: VolumeView): VolumeDecision {
   }
 }
 
+/** The reason in the journal that allows the removal of an unlabelled volume. */
+export const SILENT = 'made silently by the engine'
+
 interface Draft {
   readonly view: VolumeView
   record: VolumeRecord
@@ -197,7 +200,7 @@ function silentOrForeign(d: Draft, facts: VolumeFacts): VolumeDecision {
   const unlabelled = facts.labels[LABEL.installation] === undefined
   if (newer && unlabelled) {
     if (d.view.empty === undefined) return { ...done(d, {}), need: 'empty' }
-    if (d.view.empty.has(facts.name)) return removal(d, facts.name, 'made silently by the engine')
+    if (d.view.empty.has(facts.name)) return removal(d, facts.name, SILENT)
   }
   if (!d.record.message.startsWith('NameCollision')) {
     tell(d, 'Warning', 'NameCollision', `A volume that is not ours has the name ${facts.name}; it is left alone.`)
