@@ -53,7 +53,8 @@ export interface ErrorContexts {
   STATE_LOCKED: { dir: string; holder: string }
   STORE_TOO_NEW: { found: number; known: number; path: string }
   STORE_ENGINE_MISMATCH: { stored: string; asked: string }
-  FENCED: { mine: number; current: number }
+  /** `current` is null when this process lost its lock or its files, and who took over cannot be read. */
+  FENCED: { mine: number; current: number | null }
   NO_ENGINE: { looked: readonly string[] }
   CONFIG_INVALID: { source: string; issues: readonly FieldIssue[] }
   LISTEN_UNSAFE: { address: string }
@@ -271,7 +272,10 @@ const TABLE: { readonly [K in ErrorCode]: Entry<ErrorContexts[K]> } = {
   FENCED: {
     status: 503,
     exit: 4,
-    message: (c) => `A newer control plane (epoch ${c.current}) has taken over from this one (epoch ${c.mine}), which writes nothing more.`,
+    message: (c) =>
+      c.current === null
+        ? `This control plane (epoch ${c.mine}) no longer holds its state directory, so it writes nothing more. Sandboxes and data are as they were.`
+        : `A newer control plane (epoch ${c.current}) has taken over from this one (epoch ${c.mine}), which writes nothing more.`,
   },
   NO_ENGINE: {
     status: 503,
