@@ -1,0 +1,12 @@
+import type { FastifyRequest } from 'fastify'
+import type { Context } from './context.ts'
+
+/** Aborted when the client goes away or the server closes, so that nothing is done for nobody. */
+export function abortOnClose(request: FastifyRequest, ctx: Pick<Context, 'closing'>): AbortSignal {
+  const gone = new AbortController()
+  const { socket } = request.raw
+  const onClose = (): void => gone.abort(new Error('the client went away'))
+  if (socket.destroyed) onClose()
+  else socket.once('close', onClose)
+  return AbortSignal.any([gone.signal, ctx.closing])
+}
