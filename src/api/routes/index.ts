@@ -1,4 +1,5 @@
 import type { App, Context } from '../context.ts'
+import { insideRoutes } from './inside.ts'
 import { operationsRoutes } from './operations.ts'
 import { openRoutes } from './open.ts'
 import { sandboxActionRoutes } from './actions.ts'
@@ -9,6 +10,7 @@ function keyed(app: App, ctx: Context): void {
   sandboxRoutes(app, ctx)
   sandboxActionRoutes(app, ctx)
   volumeRoutes(app, ctx)
+  insideRoutes(app, ctx)
   operationsRoutes(app, ctx)
 }
 

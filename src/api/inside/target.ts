@@ -1,0 +1,49 @@
+import type { Engine } from '../../engines/engine.ts'
+import type { GuestTarget } from '../../guest/guest.ts'
+import { fail } from '../../model/errors.ts'
+import { EngineError } from '../../model/facts.ts'
+import type { SandboxRecord } from '../../model/records.ts'
+import type { ApiDeps } from '../deps.ts'
+import { fromEngine } from '../errors.ts'
+import { mustFind } from '../intents/apply.ts'
+import { engineOf } from '../routes/shared.ts'
+
+type Deps = Pick<ApiDeps, 'store' | 'engines'>
+
+/** An instance that the engine has, running or not. */
+export interface Instance {
+  readonly record: SandboxRecord
+  readonly engine: Engine
+  readonly engineId: string
+}
+
+function notRunning(record: SandboxRecord): Error {
+  return fail('SANDBOX::NOT_RUNNING', { id: record.id, state: record.status.phase })
+}
+
+/** The present instance, whether it runs or not; 409 while there is none. */
+export async function instanceOf(deps: Deps, id: string): Promise<Instance> {
+  const record = await deps.store.read((tx) => mustFind(tx, id))
+  const engineId = record.instance?.engineId ?? null
+  if (engineId === null || record.status.phase === 'Lost') throw notRunning(record)
+  return { record, engine: engineOf(deps, record.engine), engineId }
+}
+
+/** The running instance, by id and start time; 409 in every other phase. */
+export async function targetOf(deps: Deps, id: string): Promise<Instance & { target: GuestTarget }> {
+  const record = await deps.store.read((tx) => mustFind(tx, id))
+  const { instance, status } = record
+  if (status.phase !== 'Running' || instance === null || instance.engineId === null || instance.startedAt === null) {
+    throw notRunning(record)
+  }
+  const engine = engineOf(deps, record.engine)
+  const { engineId, startedAt } = instance
+  return { record, engine, engineId, target: { engine, sandbox: id, engineId, startedAt } }
+}
+
+/** An engine's refusal inside one sandbox: an instance that is gone is the sandbox's state, not the engine's failure. */
+export function inSandbox(error: unknown, at: Instance, what: string): unknown {
+  if (!(error instanceof EngineError)) return error
+  if (error.kind === 'not-found' || error.kind === 'conflict') return notRunning(at.record)
+  return fromEngine(error, at.engine.id, what)
+}
