@@ -41,10 +41,14 @@ export function readEpoch(connection: Connection): number {
   return row === undefined ? 0 : Number(row.value)
 }
 
+export function schemaVersion(connection: Connection): number {
+  const [row] = connection.all('PRAGMA user_version', []) as { user_version: number }[]
+  return row?.user_version ?? 0
+}
+
 /** Brings the schema up to date. The caller has refused a newer one already. */
 export function migrate(connection: Connection, migrations: readonly string[] = MIGRATIONS): void {
-  const [row] = connection.all('PRAGMA user_version', []) as { user_version: number }[]
-  for (let version = row?.user_version ?? 0; version < migrations.length; version++) {
+  for (let version = schemaVersion(connection); version < migrations.length; version++) {
     connection.exec('BEGIN EXCLUSIVE')
     try {
       for (const statement of statementsOf(migrations[version] ?? '')) connection.exec(statement)
