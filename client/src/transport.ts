@@ -85,7 +85,8 @@ export function createTransport(options: TransportOptions): Transport {
       } catch (error) {
         const unreachable = error instanceof ApiError && error.code === 'SERVER_UNREACHABLE'
         // A read of a server that never answered fails at once: most likely none is running.
-        const hopeless = !answered && request.method !== 'POST' && causeCode(error) === 'ECONNREFUSED'
+        const refused = unreachable && causeCode(error.cause) === 'ECONNREFUSED'
+        const hopeless = refused && !answered && request.method !== 'POST'
         if (!unreachable || hopeless || options.now() + pause > until) throw error
         await options.sleep(pause, request.signal)
       }
