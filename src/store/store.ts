@@ -15,7 +15,13 @@ import type {
  * epoch first and throws `FENCED` when a newer control plane has taken over, so an older one commits nothing
  * (DESIGN §4.9). No engine call may happen inside a transaction.
  *
- * Failures: a commit that fails throws `STORE_FAILED`, and nothing of it remains.
+ * A callback awaits nothing but its own transaction: no engine call, no timer, no second `write` or `read` (it would
+ * wait for the first). One that is open for 10 seconds is rolled back, so that such a mistake stops nothing else.
+ *
+ * Failures: a commit that fails throws `STORE_FAILED`, and nothing of it remains. A row that cannot be read is left
+ * out of lists, but a look-up that something is decided by throws `STORE_FAILED` naming it (`sandbox`,
+ * `sandboxByName`, `sandboxesByPrefix`, `volume`, `volumeByClaim`, `volumeByPhysicalName`, `holdersOf`, `openSteps` of
+ * one key): unreadable is not absent. Totals count such rows.
  */
 export interface Store {
   readonly installation: string
@@ -83,14 +89,20 @@ export interface ReadTx {
   volume(uid: string): Promise<VolumeRecord | null>
   /** The live (not removed) volume of this claim on an engine; workspaces and image volumes have no claim of a user's. */
   volumeByClaim(engine: string, claim: string): Promise<VolumeRecord | null>
+  /** The live row of this name; without one, the newest that was removed. */
   volumeByPhysicalName(engine: string, name: string): Promise<VolumeRecord | null>
   volumesOwnedBy(sandbox: string): Promise<readonly VolumeRecord[]>
-  volumes(filter: { includeRemoved?: boolean; engine?: string }, page?: { offset: number; limit: number }): Promise<Page<VolumeRecord>>
+  volumes(
+    filter: { includeRemoved?: boolean; engine?: string },
+    page?: { offset: number; limit: number },
+  ): Promise<Page<VolumeRecord>>
   /** Sandboxes, not finished deleting, whose spec or image mounts name this volume. */
   holdersOf(volume: string): Promise<readonly SandboxRecord[]>
   openSteps(key?: string): Promise<readonly JournalRow[]>
+  /** Newest first. */
   journal(key: string, limit: number): Promise<readonly JournalRow[]>
   events(filter: EventFilter): Promise<readonly EventRecord[]>
+  /** The last number given out, also when that event was pruned; 0 before the first. */
   lastEventSeq(): Promise<number>
   tombstone(uid: string): Promise<Tombstone | null>
   tombstoneByName(engine: string, kind: Tombstone['kind'], name: string): Promise<Tombstone | null>
@@ -102,9 +114,11 @@ export interface ReadTx {
 }
 
 export interface WriteTx extends ReadTx {
+  /** Throws `SANDBOX::NAME_TAKEN` with the holder's id while a live sandbox has the name. */
   insertSandbox(record: SandboxRecord): Promise<void>
   /** Compare-and-set on `version`: false when the row has moved on. The stored version is `record.version + 1`. */
   updateSandbox(record: SandboxRecord): Promise<boolean>
+  /** Throws `VOLUME::CLAIM_TAKEN` while a live volume of the engine has the claim or the physical name. */
   insertVolume(record: VolumeRecord): Promise<void>
   updateVolume(record: VolumeRecord): Promise<boolean>
   /** The intent, before its effect. */
@@ -118,14 +132,20 @@ export interface WriteTx extends ReadTx {
   }): Promise<JournalRow>
   /** A retry of an open row: same id, same names; attempts grow, epoch and deadline are renewed. */
   retryStep(id: number, at: number, deadlineAt: number): Promise<JournalRow>
+  /** Throws `STORE_FAILED` for a step that is not open: an outcome is recorded once. */
   closeStep(id: number, state: Exclude<JournalState, 'open'>, at: number, outcome: string): Promise<void>
   appendEvent(draft: EventDraft, at: number): Promise<EventRecord>
+  /** Once per uid and name; a repeat changes nothing. */
   putTombstone(tombstone: Tombstone): Promise<void>
+  /** The same object (engine id) seen again keeps the time it was first seen. */
   putQuarantine(row: QuarantineRow): Promise<void>
   dropQuarantine(engine: string, kind: string, name: string): Promise<void>
   putIdempotency(row: IdempotencyRow): Promise<void>
   putApiKey(row: ApiKeyRow): Promise<void>
   setMeta(key: string, value: string): Promise<void>
-  /** Removes closed journal rows, events, idempotency rows and finished sandbox rows older than the given times. Tombstones stay. */
+  /**
+   * Removes closed journal rows, events, idempotency rows, and rows of finished sandboxes and removed volumes older than
+   * the given times; at most 2,000 of each kind per call. Returns how many went. Tombstones stay.
+   */
   prune(before: { events: number; journal: number; idempotency: number; sandboxes: number }): Promise<number>
 }
