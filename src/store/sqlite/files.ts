@@ -2,7 +2,6 @@ import {
   chmodSync,
   closeSync,
   fsyncSync,
-  linkSync,
   mkdirSync,
   openSync,
   readFileSync,
@@ -11,7 +10,7 @@ import {
   renameSync,
   rmSync,
   statSync,
-  writeSync,
+  writeFileSync,
 } from 'node:fs'
 import { createHash } from 'node:crypto'
 import { dirname, join } from 'node:path'
@@ -89,22 +88,18 @@ export function ensurePrivateFile(path: string): void {
   }
 }
 
-/** Writes a whole private file: after a crash it is there in full, or as it was before. */
-export function writePrivateFile(path: string, data: string | Uint8Array, mode: 'replace' | 'create'): void {
+/** Writes a whole private file: after a crash it is there in full, or as it was before. Only by the holder of the lock. */
+export function writePrivateFile(path: string, data: string | Uint8Array): void {
   const temporary = `${path}.new`
   rmSync(temporary, { force: true })
   const fd = openSync(temporary, 'wx', 0o600)
   try {
-    writeSync(fd, Buffer.from(data))
+    writeFileSync(fd, data)
     fsyncSync(fd)
   } finally {
     closeSync(fd)
   }
-  if (mode === 'replace') renameSync(temporary, path)
-  else {
-    linkSync(temporary, path)
-    rmSync(temporary)
-  }
+  renameSync(temporary, path)
   syncDir(dirname(path))
 }
 
@@ -113,7 +108,7 @@ const KEY_BYTES = 32
 /** The sealing key, made at the first call. Throws `STORE_FAILED` for a damaged one, which is never replaced. */
 export function loadSecretKey(files: StateFiles, ids: Ids): Buffer {
   if (!exists(files.key)) {
-    writePrivateFile(files.key, createHash('sha256').update(ids.secret()).digest(), 'create')
+    writePrivateFile(files.key, createHash('sha256').update(ids.secret()).digest())
   }
   const key = readFileSync(files.key)
   if (key.length !== KEY_BYTES) {

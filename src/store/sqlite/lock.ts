@@ -57,7 +57,7 @@ const holderSchema: z.ZodType<Holder> = z.object({ pid: z.int(), host: z.string(
 
 /** Only by the holder of the lock. */
 export function recordHolder(files: StateFiles, holder: Holder): void {
-  writePrivateFile(files.holder, `${JSON.stringify(holder)}\n`, 'replace')
+  writePrivateFile(files.holder, `${JSON.stringify(holder)}\n`)
 }
 
 export function forgetHolder(files: StateFiles): void {
