@@ -61,6 +61,7 @@ conformance('simulated', async () => {
     missingImage: 'none',
     commands: simCommands,
     seeded: { image: 'seeded', path: '/seed' },
+    hostDir: '/srv/host',
     declares: { image: 'declares', path: '/var/lib/declared' },
     removeBehind: async (id) => behind.remove(id),
     killBehind: async (id) => behind.kill(id),

@@ -228,6 +228,7 @@ export function createRig(): OwnedRig {
     async close() {
       if (opened === undefined) return
       try {
+        await rig.sweep()
         for (const facts of await opened.engine.listInstances(rig.call()))
           if (facts.labels[TEST_RUN_LABEL] === run) await opened.engine.removeInstance(facts.id, rig.call())
         for (const facts of await opened.engine.listVolumes(rig.call()))

@@ -57,6 +57,8 @@ export interface Subject {
   readonly seeded?: SeededImage
   /** An image that declares this path as `VOLUME`. */
   readonly declares?: { readonly image: string; readonly path: string }
+  /** An empty directory of the engine's machine, writable for the image's user, that may be mounted. */
+  readonly hostDir?: string
   /** A directory inside instances that any user can write to, not a mount; `/tmp` when absent. */
   readonly scratch?: string
   /** False where instances share the host's file system and users (isolation `none`): mounts at paths are not checked. */

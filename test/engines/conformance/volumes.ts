@@ -106,6 +106,24 @@ function mounting(rig: Rig): void {
     expect(await rig.engine.volumeIsEmpty(name, rig.call())).toBe(true)
   })
 
+  test('a host directory is mounted as it is, and is no volume', async (ctx) => {
+    const { hostDir } = rig.subject
+    if (!rig.isolated || hostDir === undefined) return ctx.skip('the subject has no host directory to mount')
+    const host = (readOnly: boolean): CreateMount => ({
+      path: '/host',
+      source: { kind: 'host', path: hostDir },
+      readOnly,
+      seed: false,
+    })
+    const writer = await rig.running({ mounts: [host(false)] })
+    expect((await rig.facts(writer.id)).mounts).toEqual([{ path: '/host', volume: null, readOnly: false }])
+    expect((await rig.exec(writer.id, rig.commands.write('/host/f', 'on the host'))).code).toBe(0)
+    await rig.engine.removeInstance(writer.id, rig.call())
+    const reader = await rig.running({ mounts: [host(true)] })
+    expect((await rig.exec(reader.id, rig.commands.read('/host/f'))).stdout.toString()).toBe('on the host')
+    expect((await rig.exec(reader.id, rig.commands.write('/host/g', 'x'))).code).not.toBe(0)
+  })
+
   test('removal is refused while any instance mounts it, a stopped one too, and the data stays', async () => {
     const name = await rig.volume()
     const { id } = await rig.running({ mounts: [mount(name)] })
