@@ -4,7 +4,7 @@ import type { Ids } from '../model/ids.ts'
 import { runInLane, runRaw, type CommandContext } from './command.ts'
 import type { CommandRequest, Guest, GuestTarget } from './guest.ts'
 import type { Lane } from './lane.ts'
-import { createPool, POOL_LIMITS, type NoLane, type Note, type Pool, type PoolLimits } from './pool.ts'
+import { createPool, POOL_LIMITS, type NoLane, type GuestLog, type Pool, type PoolLimits } from './pool.ts'
 import { checkCommand, markValue, shellCanExport } from './script.ts'
 
 export { reapStale, type Reaped } from './reap.ts'
@@ -14,8 +14,7 @@ export interface GuestOptions {
   readonly ids: Ids
   /** The control plane's epoch: what tells its lanes from those that an earlier one left (`reapStale`). */
   readonly epoch: number
-  /** Told of lanes that could not be opened or were lost, for the log. Never holds commands or environments. */
-  readonly note?: Note
+  readonly logger?: GuestLog
   readonly limits?: Partial<PoolLimits>
 }
 
@@ -30,36 +29,29 @@ const LANE_TRIES = 3
  */
 export function createGuest(o: GuestOptions): Guest {
   const limits = { ...POOL_LIMITS, ...o.limits }
-  const note: Note = o.note ?? (() => undefined)
   const pools = new Map<string, { readonly target: GuestTarget; readonly pool: Pool }>()
   let closed = false
 
-  const drop = (keep: (target: GuestTarget, pool: Pool) => boolean, why: string): void => {
+  const drop = (gone: (target: GuestTarget) => boolean, why: string): void => {
     for (const [key, { target, pool }] of pools) {
-      if (keep(target, pool)) continue
-      pools.delete(key)
-      pool.destroy(why)
+      // An empty pool may still serve the signals of a plain exec: it is let go of, not shut.
+      if (pool.empty) pools.delete(key)
+      else if (gone(target)) {
+        pools.delete(key)
+        pool.destroy(why)
+      }
     }
   }
   const poolOf = (target: GuestTarget): Pool => {
     if (closed) throw fail('SERVICE_UNAVAILABLE', { detail: 'the server is stopping' })
-    const key = `${target.engine.id}/${target.engineId}/${target.startedAt}`
+    const { engine, engineId } = target
+    const key = `${engine.id}/${engineId}/${target.startedAt}`
     const found = pools.get(key)
     if (found !== undefined) return found.pool
-    drop(
-      (t, pool) => (t.engine.id !== target.engine.id || t.engineId !== target.engineId) && !pool.empty,
-      'the instance was started anew',
-    )
+    const sameInstance = (t: GuestTarget): boolean => t.engine.id === engine.id && t.engineId === engineId
+    drop((t) => sameInstance(t) && t.startedAt < target.startedAt, 'the instance was started anew')
     const mark = markValue(target.sandbox, o.epoch)
-    const pool = createPool({
-      engine: target.engine,
-      engineId: target.engineId,
-      mark,
-      clock: o.clock,
-      ids: o.ids,
-      limits,
-      note,
-    })
+    const pool = createPool({ engine, engineId, mark, clock: o.clock, ids: o.ids, limits, log: o.logger })
     pools.set(key, { target, pool })
     return pool
   }
@@ -80,7 +72,7 @@ export function createGuest(o: GuestOptions): Guest {
       if (!closed && target.engine.capabilities.lanes) poolOf(target).warm(undefined)
     },
     forget(engineId) {
-      drop((target) => target.engineId !== engineId, 'the instance is being stopped')
+      drop((target) => target.engineId === engineId, 'the instance is being stopped')
     },
     close() {
       closed = true

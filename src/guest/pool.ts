@@ -33,7 +33,10 @@ export const POOL_LIMITS: PoolLimits = {
 /** Why there is no lane for a command that could otherwise use one: it goes through the engine's plain exec. */
 export type NoLane = 'no-shell' | 'full'
 
-export type Note = (message: string, fields: Readonly<Record<string, unknown>>) => void
+/** The least of a logger that is needed here; pino fits. Values never hold commands or environments. */
+export interface GuestLog {
+  warn(fields: object, message: string): void
+}
 
 export interface PoolOptions {
   readonly engine: Engine
@@ -42,7 +45,7 @@ export interface PoolOptions {
   readonly clock: Clock
   readonly ids: Ids
   readonly limits: PoolLimits
-  readonly note: Note
+  readonly log: GuestLog | undefined
 }
 
 /** The lanes of one instance since one start. */
@@ -148,7 +151,7 @@ export function createPool(o: PoolOptions): Pool {
     openLane({ ...o, user: g.user, onState: (lane) => onState(g, lane) })
       .catch((error: unknown) => {
         if (error instanceof NoShell) noShell = true
-        o.note('no lane could be opened', { instance: o.engineId, error: reason(error) })
+        o.log?.warn({ instance: o.engineId, error: reason(error) }, 'no lane could be opened')
         // Every other waiter would meet the same instance, one limit after the other.
         if (!noShell) for (const waiter of g.waiting.splice(0)) waiter.reject(error)
       })
