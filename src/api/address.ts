@@ -1,4 +1,5 @@
-import { isIP } from 'node:net'
+import { isIP, type AddressInfo } from 'node:net'
+import { fail } from '../model/errors.ts'
 import type { Address } from './deps.ts'
 
 /** Reads `host:port`, `[v6]:port` or `:port`; null when it is none of them. */
@@ -35,4 +36,15 @@ export function hostAllowed(name: string, listen: Address, allowed: readonly str
   if (isLoopback(name) || name === listen.host.toLowerCase()) return true
   if (allowed.some((h) => h.toLowerCase() === name)) return true
   return isWildcard(listen.host) && isIP(name) !== 0
+}
+
+/** The configured host with the port that the system gave. */
+export function bound(asked: Address, got: AddressInfo | string | null): Address {
+  return got === null || typeof got === 'string' ? asked : { host: asked.host, port: got.port }
+}
+
+/** A failed listen in the words of the table, where it is one that people can mend. */
+export function inUse(error: unknown, address: Address): unknown {
+  const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined
+  return code === 'EADDRINUSE' ? fail('ADDRESS_IN_USE', { address: formatAddress(address) }) : error
 }

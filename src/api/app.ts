@@ -1,4 +1,5 @@
 import fastifySwagger from '@fastify/swagger'
+import fastifySwaggerUi from '@fastify/swagger-ui'
 import fastifyWebsocket from '@fastify/websocket'
 import Fastify, { type FastifyBaseLogger, type FastifyReply } from 'fastify'
 import { createJsonSchemaTransform, type ZodTypeProvider } from 'fastify-type-provider-zod'
@@ -9,7 +10,8 @@ import { safeParse, type $ZodType } from 'zod/v4/core'
 import { fail } from '../model/errors.ts'
 import type { App, Context } from './context.ts'
 import { rawErrorResponse, toHoldfast, zodIssues } from './errors.ts'
-import { addGuard, KEY_PROTOCOL, WS_PROTOCOL } from './guard.ts'
+import { addGuard, DOCS_PATH, KEY_PROTOCOL, WS_PROTOCOL } from './guard.ts'
+import { addMetrics } from './metrics.ts'
 import { openApiInfo } from './openapi.ts'
 import { registerRoutes } from './routes/index.ts'
 
@@ -56,7 +58,8 @@ export function buildApp(ctx: Context): App {
       handleProtocols: (offered) => (offered.has(WS_PROTOCOL) ? WS_PROTOCOL : firstPublic(offered)),
     },
   })
-  registerRoutes(app, ctx)
+  void app.register(fastifySwaggerUi, { routePrefix: DOCS_PATH, staticCSP: true })
+  registerRoutes(app, ctx, addMetrics(app, ctx))
   return app
 }
 

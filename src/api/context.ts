@@ -2,6 +2,7 @@ import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fasti
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { KeyRing } from './keys.ts'
+import type { LinkSigner } from './ports.ts'
 import type { Address, ApiDeps } from './deps.ts'
 
 export type App = FastifyInstance<
@@ -15,6 +16,7 @@ export type App = FastifyInstance<
 /** What every route gets. */
 export interface Context extends ApiDeps {
   readonly keys: KeyRing
+  readonly links: LinkSigner
   /** Aborted when the server begins to close: streams that would never end do then. */
   readonly closing: AbortSignal
   /** Where the listeners really are, once they listen. */

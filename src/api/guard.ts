@@ -9,6 +9,9 @@ export const KEY_HEADER = 'open-sandbox-api-key'
 export const KEY_PROTOCOL = 'holdfast.key.'
 export const WS_PROTOCOL = 'holdfast.v1'
 
+/** The readable form of the OpenAPI document; its routes are a plugin's, so they are known by their path. */
+export const DOCS_PATH = '/docs'
+
 type Headers = Readonly<Record<string, string | string[] | undefined>>
 
 function single(headers: Headers, name: string): string | null {
@@ -29,6 +32,10 @@ export function keyOf(headers: Headers, upgrade: boolean): string | null {
   return offered.find((p) => p.startsWith(KEY_PROTOCOL))?.slice(KEY_PROTOCOL.length) ?? null
 }
 
+function isDocs(route: string | undefined): boolean {
+  return route === DOCS_PATH || route?.startsWith(`${DOCS_PATH}/`) === true
+}
+
 function isUpgrade(request: FastifyRequest): boolean {
   return (request.headers.upgrade ?? '').toLowerCase() === 'websocket'
 }
@@ -45,7 +52,7 @@ export function addGuard(app: App, ctx: Context): void {
       throw fail('FORBIDDEN_HOST', { host: request.headers.host ?? '' })
     }
     const { open, intent } = request.routeOptions.config
-    if (open !== true) {
+    if (open !== true && !isDocs(request.routeOptions.url)) {
       const key = keyOf(request.headers, isUpgrade(request))
       if (key === null) throw fail('MISSING_API_KEY', {})
       const id = await ctx.keys.identify(key)

@@ -194,7 +194,12 @@ async function finish(socket: WebSocket, message: object): Promise<void> {
 }
 
 /** Ties one running command to one socket, until both outputs and the command have ended. */
-async function attach(socket: WebSocket, inbox: { take(consumer: Consumer): void }, run: RunningCommand, deps: Attach): Promise<void> {
+async function attach(
+  socket: WebSocket,
+  inbox: { take(consumer: Consumer): void },
+  run: RunningCommand,
+  deps: Attach,
+): Promise<void> {
   let over = false
   const cancel = (): void => {
     if (over) return
@@ -208,7 +213,8 @@ async function attach(socket: WebSocket, inbox: { take(consumer: Consumer): void
     cancel()
     void finish(socket, { type: 'error', error })
   }
-  const onClosing = (): void => giveUp(fail('SERVICE_UNAVAILABLE', { detail: 'the server is stopping' }).toBody())
+  const onClosing = (): void =>
+    giveUp(fail('SERVICE_UNAVAILABLE', { detail: 'the server is stopping' }).toBody())
   const input = feed(socket, run, deps.log)
   const consume: Consumer = (data, isBinary) => {
     try {
@@ -225,11 +231,13 @@ async function attach(socket: WebSocket, inbox: { take(consumer: Consumer): void
       for (const [data, isBinary] of deps.rest) consume(data, isBinary)
       inbox.take(consume)
     } else cancel()
-    await Promise.all([pump(socket, run.stdout, STDOUT), pump(socket, run.stderr, STDERR)]).catch((error: unknown) => {
-      // Either the client has gone or the connection into the sandbox has; the exit tells which.
-      deps.log.debug({ err: error }, 'an output ended early')
-      if (socket.readyState !== socket.OPEN) cancel()
-    })
+    await Promise.all([pump(socket, run.stdout, STDOUT), pump(socket, run.stderr, STDERR)]).catch(
+      (error: unknown) => {
+        // Either the client has gone or the connection into the sandbox has; the exit tells which.
+        deps.log.debug({ err: error }, 'an output ended early')
+        if (socket.readyState !== socket.OPEN) cancel()
+      },
+    )
     const exit = await run.exit
     over = true
     await finish(socket, { type: 'exit', exitCode: exit.code, timedOut: exit.timedOut, lost: exit.lost })

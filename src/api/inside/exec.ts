@@ -40,7 +40,9 @@ async function collect(stream: Readable): Promise<Collected> {
 /** UTF-8 where the bytes are that. A character that the cap cut in half is dropped with the rest. */
 function textOf(c: Collected): { text: string; base64: boolean } {
   try {
-    const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(c.bytes, { stream: c.truncated })
+    const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(c.bytes, {
+      stream: c.truncated,
+    })
     return { text, base64: false }
   } catch {
     // Not text: the caller gets the bytes.
@@ -57,17 +59,18 @@ export async function execOnce(
 ): Promise<ExecResultWire> {
   const stdin = body.stdin === undefined ? 'none' : new TextEncoder().encode(body.stdin)
   const run = await guest.run(target, commandOf(body, stdin))
-  let cancelled: Promise<void> | null = null
+  const cancels: Promise<void>[] = []
   const cancel = (): void => {
-    cancelled = run.cancel()
+    const cancelled = run.cancel()
     // Awaited below; until then its rejection is not an unhandled one.
     cancelled.catch(() => undefined)
+    cancels.push(cancelled)
   }
   if (signal.aborted) cancel()
   else signal.addEventListener('abort', cancel, { once: true })
   try {
     const [stdout, stderr, exit] = await Promise.all([collect(run.stdout), collect(run.stderr), run.exit])
-    if (cancelled !== null) await cancelled
+    await Promise.all(cancels)
     const out = textOf(stdout)
     const err = textOf(stderr)
     return {

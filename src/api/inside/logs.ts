@@ -14,7 +14,9 @@ export function parseSince(text: string | undefined, now: number): number {
   }
   const at = /^\d{4}-\d\d-\d\dT/.test(text) ? Date.parse(text) : Number.NaN
   if (Number.isNaN(at)) {
-    throw fail('INVALID_REQUEST', { issues: [{ path: 'since', message: 'must be an RFC 3339 time or a number of seconds' }] })
+    throw fail('INVALID_REQUEST', {
+      issues: [{ path: 'since', message: 'must be an RFC 3339 time or a number of seconds' }],
+    })
   }
   return at
 }

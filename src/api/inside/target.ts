@@ -33,7 +33,12 @@ export async function instanceOf(deps: Deps, id: string): Promise<Instance> {
 export async function targetOf(deps: Deps, id: string): Promise<Instance & { target: GuestTarget }> {
   const record = await deps.store.read((tx) => mustFind(tx, id))
   const { instance, status } = record
-  if (status.phase !== 'Running' || instance === null || instance.engineId === null || instance.startedAt === null) {
+  if (
+    status.phase !== 'Running' ||
+    instance === null ||
+    instance.engineId === null ||
+    instance.startedAt === null
+  ) {
     throw notRunning(record)
   }
   const engine = engineOf(deps, record.engine)

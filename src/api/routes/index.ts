@@ -1,27 +1,34 @@
+import type { Registry } from 'prom-client'
 import type { App, Context } from '../context.ts'
-import { insideRoutes } from './inside.ts'
-import { operationsRoutes } from './operations.ts'
-import { openRoutes } from './open.ts'
 import { sandboxActionRoutes } from './actions.ts'
+import { eventRoutes } from './events.ts'
+import { explainRoutes } from './explain.ts'
+import { insideRoutes } from './inside.ts'
+import { openRoutes } from './open.ts'
+import { operationsRoutes } from './operations.ts'
+import { portRoutes } from './ports.ts'
 import { sandboxRoutes } from './sandboxes.ts'
 import { volumeRoutes } from './volumes.ts'
 
-function keyed(app: App, ctx: Context): void {
+function keyed(app: App, ctx: Context, metrics: Registry): void {
   sandboxRoutes(app, ctx)
   sandboxActionRoutes(app, ctx)
-  volumeRoutes(app, ctx)
+  explainRoutes(app, ctx)
   insideRoutes(app, ctx)
-  operationsRoutes(app, ctx)
+  portRoutes(app, ctx)
+  volumeRoutes(app, ctx)
+  eventRoutes(app, ctx)
+  operationsRoutes(app, ctx, metrics)
 }
 
 /** Everything is served under /v1, as the SDKs ask for it, and without it; the document shows the first only. */
-export function registerRoutes(app: App, ctx: Context): void {
+export function registerRoutes(app: App, ctx: Context, metrics: Registry): void {
   void app.register(async (root) => openRoutes(root.withTypeProvider(), ctx))
-  void app.register(async (v1) => keyed(v1.withTypeProvider(), ctx), { prefix: '/v1' })
+  void app.register(async (v1) => keyed(v1.withTypeProvider(), ctx, metrics), { prefix: '/v1' })
   void app.register(async (bare) => {
     bare.addHook('onRoute', (route) => {
       route.schema = { ...route.schema, hide: true }
     })
-    keyed(bare.withTypeProvider(), ctx)
+    keyed(bare.withTypeProvider(), ctx, metrics)
   })
 }

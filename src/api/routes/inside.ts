@@ -83,7 +83,9 @@ function execRoutes(app: App, ctx: Context): void {
       await targetOf(ctx, request.params.id)
     },
     handler: async () => {
-      throw fail('INVALID_REQUEST', { issues: [{ path: '', message: 'a WebSocket is needed here; POST runs a command to its end' }] })
+      throw fail('INVALID_REQUEST', {
+        issues: [{ path: '', message: 'a WebSocket is needed here; POST runs a command to its end' }],
+      })
     },
     wsHandler: async (socket, request) => {
       const { id } = request.params as { id: string }
@@ -125,7 +127,10 @@ function outputRoutes(app: App, ctx: Context): void {
         params: idParams,
         querystring: logsQuery,
         response: {
-          200: { description: 'Output', content: { 'application/x-ndjson': { schema: stream }, 'text/plain': { schema: stream } } },
+          200: {
+            description: 'Output',
+            content: { 'application/x-ndjson': { schema: stream }, 'text/plain': { schema: stream } },
+          },
           ...errorResponses,
         },
       },
@@ -136,12 +141,18 @@ function outputRoutes(app: App, ctx: Context): void {
       const at = await instanceOf(ctx, request.params.id)
       const signal = abortOnClose(request, ctx)
       const chunks = await at.engine
-        .logs(at.engineId, { follow: q.follow, sinceMs, tail: q.tail ?? null }, { limitMs: STREAM_LIMIT_MS, signal })
+        .logs(
+          at.engineId,
+          { follow: q.follow, sinceMs, tail: q.tail ?? null },
+          { limitMs: STREAM_LIMIT_MS, signal },
+        )
         .catch((error: unknown) => {
           throw inSandbox(error, at, 'show output')
         })
       const plain = (request.headers.accept ?? '').split(',').some((t) => t.trim().startsWith('text/plain'))
-      const body = plain ? Readable.from(rawLogs(chunks), { objectMode: false }) : Readable.from(ndjsonLogs(chunks), { objectMode: false })
+      const body = plain
+        ? Readable.from(rawLogs(chunks), { objectMode: false })
+        : Readable.from(ndjsonLogs(chunks), { objectMode: false })
       reply.header('Cache-Control', 'no-store')
       return reply.type(plain ? 'text/plain; charset=utf-8' : 'application/x-ndjson').send(body)
     },
@@ -149,7 +160,14 @@ function outputRoutes(app: App, ctx: Context): void {
 
   app.get(
     '/sandboxes/:id/stats',
-    { schema: { tags, summary: 'What it uses now', params: idParams, response: { 200: statsWire, ...errorResponses } } },
+    {
+      schema: {
+        tags,
+        summary: 'What it uses now',
+        params: idParams,
+        response: { 200: statsWire, ...errorResponses },
+      },
+    },
     async (request) => {
       const at = await targetOf(ctx, request.params.id)
       const signal = abortOnClose(request, ctx)
@@ -181,7 +199,10 @@ function archiveRoutes(app: App, ctx: Context): void {
         summary: 'A path as a tar stream, its base name first; also of a stopped sandbox',
         params: idParams,
         querystring: archiveQuery,
-        response: { 200: { description: 'tar', content: { 'application/x-tar': { schema: stream } } }, ...errorResponses },
+        response: {
+          200: { description: 'tar', content: { 'application/x-tar': { schema: stream } } },
+          ...errorResponses,
+        },
       },
     },
     async (request, reply) => {
@@ -212,7 +233,10 @@ function archiveRoutes(app: App, ctx: Context): void {
       // What is left of a body that was refused must not be read as the next request.
       reply.header('Connection', 'close')
       if (!(request.body instanceof Readable)) {
-        throw fail('UNSUPPORTED_MEDIA_TYPE', { got: request.headers['content-type'] ?? '', want: 'application/x-tar' })
+        throw fail('UNSUPPORTED_MEDIA_TYPE', {
+          got: request.headers['content-type'] ?? '',
+          want: 'application/x-tar',
+        })
       }
       const at = await instanceOf(ctx, request.params.id)
       const call = { limitMs: STREAM_LIMIT_MS, signal: abortOnClose(request, ctx) }

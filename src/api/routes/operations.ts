@@ -1,9 +1,14 @@
+import type { Registry } from 'prom-client'
 import { z } from 'zod'
+import type { Engine } from '../../engines/engine.ts'
 import { fail } from '../../model/errors.ts'
 import type { App, Context } from '../context.ts'
 import { formatAddress } from '../address.ts'
 import { iso } from '../present/time.ts'
+import { EngineError } from '../../model/facts.ts'
 import { errorResponses } from '../schemas/common.ts'
+import { engineWire, type EngineWire } from '../schemas/operations.ts'
+import { abortOnClose } from '../streams.ts'
 
 const resolved = z.object({ id: z.string() })
 /** How many fitting ids an answer names. */
@@ -21,7 +26,7 @@ const info = z.object({
 })
 
 /** What helps to find and to operate. */
-export function operationsRoutes(app: App, ctx: Context): void {
+export function operationsRoutes(app: App, ctx: Context, metrics: Registry): void {
   const tags = ['operations']
   app.get(
     '/resolve',
@@ -67,4 +72,47 @@ export function operationsRoutes(app: App, ctx: Context): void {
       }
     },
   )
+
+  app.get(
+    '/engines',
+    {
+      schema: {
+        tags,
+        summary: 'The engines, and whether they answer',
+        response: { 200: z.object({ items: z.array(engineWire) }), ...errorResponses },
+      },
+    },
+    async (request) => {
+      const signal = abortOnClose(request, ctx)
+      return { items: await Promise.all(ctx.engines.all().map((engine) => engineBody(ctx, engine, signal))) }
+    },
+  )
+
+  app.get('/metrics', { schema: { tags, summary: 'Figures for Prometheus' } }, async (_request, reply) =>
+    reply.type(metrics.contentType).send(await metrics.metrics()),
+  )
+}
+
+/** How long an engine may take to say who it is, milliseconds. */
+const INFO_LIMIT_MS = 3_000
+
+async function engineBody(ctx: Context, engine: Engine, signal: AbortSignal): Promise<EngineWire> {
+  const health = ctx.engines.health(engine.id)
+  const { notEnforced, ...abilities } = engine.capabilities
+  const base: EngineWire = {
+    id: engine.id,
+    driver: engine.driver,
+    ok: health.ok,
+    error: health.error,
+    since: iso(health.since),
+    capabilities: { ...abilities, notEnforced: [...notEnforced] },
+  }
+  if (!health.ok) return base
+  try {
+    const { version, apiVersion, endpoint, details } = await engine.info({ limitMs: INFO_LIMIT_MS, signal })
+    return { ...base, info: { version, apiVersion, endpoint, details: { ...details } } }
+  } catch (error) {
+    if (!(error instanceof EngineError)) throw error
+    return { ...base, ok: false, error: error.message }
+  }
 }

@@ -61,8 +61,8 @@ export const restartPolicyText: z.ZodType<string> = z
 
 export const entrypointBody: z.ZodType<string[]> = z
   .array(text(131_072).min(1, 'must not be empty').refine(noNul, 'must not contain a NUL character'))
-  .min(1, 'must name a program')
   .max(1_000)
+  .describe("Empty: the image's own.")
 
 export const envBody: z.ZodType<Record<string, string>> = z.record(
   z.string(),

@@ -20,7 +20,11 @@ const command = z
 
 const shape = {
   command,
-  workingDir: z.string().max(4_096).regex(/^\/[^\0]*$/, 'must be an absolute path').optional(),
+  workingDir: z
+    .string()
+    .max(4_096)
+    .regex(/^\/[^\0]*$/, 'must be an absolute path')
+    .optional(),
   env: z.record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), word).optional(),
   user: z
     .string()
@@ -34,7 +38,10 @@ export interface ExecOnceBody extends ExecBody {
   stdin?: string | undefined
 }
 
-export const execOnceBody: z.ZodType<ExecOnceBody> = z.strictObject({ ...shape, stdin: z.string().optional() })
+export const execOnceBody: z.ZodType<ExecOnceBody> = z.strictObject({
+  ...shape,
+  stdin: z.string().optional(),
+})
 
 export interface ExecResultWire {
   exitCode: number | null
@@ -48,12 +55,18 @@ export interface ExecResultWire {
 }
 
 export const execResultWire: z.ZodType<ExecResultWire> = z.object({
-  exitCode: z.number().int().nullable().describe('128+n for a signal; null when it is not known, see `lost`.'),
+  exitCode: z
+    .number()
+    .int()
+    .nullable()
+    .describe('128+n for a signal; null when it is not known, see `lost`.'),
   stdout: z.string(),
   stderr: z.string(),
   stdoutEncoding: z.literal('base64').optional().describe('Only when the bytes are not valid UTF-8.'),
   stderrEncoding: z.literal('base64').optional(),
-  truncated: z.boolean().describe('More than 1 MiB came on one of the outputs; the rest was read and dropped.'),
+  truncated: z
+    .boolean()
+    .describe('More than 1 MiB came on one of the outputs; the rest was read and dropped.'),
   timedOut: z.boolean(),
   lost: z.string().nullable(),
 })
