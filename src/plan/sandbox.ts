@@ -1,6 +1,6 @@
 import type { InstanceFacts, VolumeFacts } from '../model/facts.ts'
 import { isExactly } from '../model/labels.ts'
-import type { InstanceRef, SandboxRecord } from '../model/records.ts'
+import type { InstanceRef } from '../model/records.ts'
 
 import { planCreate, remade } from './create.ts'
 import { planDelete } from './delete.ts'
@@ -24,6 +24,11 @@ export function planSandbox(view: SandboxView): SandboxDecision {
   const draft = draftOf(view)
   if (view.record.deletedAt !== null) return rest(draft, view.record.status)
   if (!view.observed.known) return unknown(view, draft)
+  const decision = decide(view, draft)
+  return decision.need === undefined ? settleLeftovers(view, decision) : decision
+}
+
+function decide(view: SandboxView, draft: Draft): SandboxDecision {
 
   const facts = ownFacts(view, draft)
   settleOpen(view, draft, facts)
@@ -75,10 +80,18 @@ function settleOpen(view: SandboxView, draft: Draft, facts: InstanceFacts | null
     if (settleInstanceStep(row, facts, view.installation).kind === 'done') {
       draft.settled.push(settledAs(row, 'done', 'seen'))
       afterDone(draft, row.step.kind, facts)
-    } else if (!stillWanted(row.step.kind, draft.record, facts) && row.deadlineAt <= view.now) {
-      draft.settled.push(settledAs(row, 'abandoned', 'no longer wanted, and without effect'))
     }
   }
+}
+
+/** Rows that neither happened nor are retried: closed once their limit has passed, since nothing can land any more. */
+function settleLeftovers(view: SandboxView, d: SandboxDecision): SandboxDecision {
+  const left = view.open.filter((r) => r.id !== d.retryOf && d.settled.every((s) => s.id !== r.id))
+  const over = left.filter((r) => r.deadlineAt <= view.now)
+  const waits = left.filter((r) => r.deadlineAt > view.now).map((r) => r.deadlineAt)
+  const settled = [...d.settled, ...over.map((r) => settledAs(r, 'abandoned', 'no longer wanted, and without effect'))]
+  const wakeAt = d.step === null && waits.length > 0 ? Math.min(d.wakeAt ?? Number.POSITIVE_INFINITY, ...waits) : d.wakeAt
+  return { ...d, settled, wakeAt }
 }
 
 /** What follows from a step that was seen to have happened, also when its reply was lost. */
@@ -91,12 +104,6 @@ function afterDone(draft: Draft, kind: string, facts: InstanceFacts | null): voi
   if (kind === 'stop-instance' && facts !== null && facts.state === 'stopped' && facts.startedAt !== null) {
     draft.record = { ...draft.record, lastExit: askedExit(ref, facts, facts.finishedAt ?? 0) }
   }
-}
-
-function stillWanted(kind: string, record: SandboxRecord, facts: InstanceFacts | null): boolean {
-  if (kind === 'create-instance') return record.desired === 'running' && facts === null
-  if (kind === 'start-instance') return record.desired === 'running' && facts?.state === 'stopped'
-  return facts !== null
 }
 
 /** An instance that exists was seeded before it became visible: its volumes are seeded once and for ever. */

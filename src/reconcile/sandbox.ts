@@ -211,6 +211,10 @@ async function recordOutcome(ctx: Context, tx: WriteTx, id: string, row: Journal
   const next = result.ok ? afterSuccess(record, row, result.outcome.engineId, ctx.clock.now()) : afterSandboxFailure(record, row.step, result.failure, ctx.clock.now(), ctx.ids.random())
   if (!same(record, next) && !(await tx.updateSandbox({ ...next, updatedAt: ctx.clock.now() }))) throw new Conflict()
   if (row.step.kind === 'create-instance') await recordSeeds(tx, record, result)
+  if (row.step.kind === 'remove-instance' && result.ok) {
+    const { uid, name } = row.step
+    await tx.putTombstone({ uid, kind: 'instance', name, engine: row.engine, at: ctx.clock.now() })
+  }
   if (!result.ok && result.failure.kind !== 'aborted' && result.failure.kind !== 'fenced') {
     const message = `${row.step.kind} failed: ${result.failure.message}`
     // The same failure again says nothing new; its count is in the status.
@@ -226,6 +230,8 @@ function afterSuccess(record: SandboxRecord, row: JournalRow, engineId: string |
   const clean = { ...record, backoff: null }
   if (ref === null || !('uid' in step) || step.uid !== ref.uid) return clean
   if (step.kind === 'create-instance' && engineId !== undefined) return { ...clean, instance: { ...ref, engineId } }
+  // The engine says that it is gone: our own removal is no loss. A lost reply is settled by the planner in the same way.
+  if (step.kind === 'remove-instance') return { ...clean, instance: null }
   if (step.kind === 'stop-instance' && ref.startedAt !== null) {
     const lastExit = { instance: ref.number, startedAt: ref.startedAt, finishedAt: now, code: null, class: 'asked' } as const
     return { ...clean, lastExit: { ...lastExit, seenAt: now } }

@@ -1,7 +1,5 @@
 import { join } from 'node:path'
 import type { Engine } from '../engines/engine.ts'
-import { createDockerEngine } from '../engines/docker/index.ts'
-import { createLocalEngine, probeIsolation } from '../engines/local/index.ts'
 import type { Clock } from '../model/clock.ts'
 import { fail } from '../model/errors.ts'
 import type { Ids } from '../model/ids.ts'
@@ -68,7 +66,9 @@ async function persist(at: Surroundings, chosen: ChosenEngine): Promise<ChosenEn
 
 async function build(id: string, config: ServerConfig, at: Surroundings, why: string): Promise<ChosenEngine> {
   switch (id) {
-    case 'docker':
+    case 'docker': {
+      // Only the chosen driver is loaded: start-up time is part of how soon sandboxes are looked after again.
+      const { createDockerEngine } = await import('../engines/docker/index.ts')
       return {
         engine: createDockerEngine({
           id,
@@ -79,6 +79,7 @@ async function build(id: string, config: ServerConfig, at: Surroundings, why: st
         why,
         warning: null,
       }
+    }
     case 'local':
       return buildLocal(config, at, why)
     default:
@@ -87,6 +88,7 @@ async function build(id: string, config: ServerConfig, at: Surroundings, why: st
 }
 
 async function buildLocal(config: ServerConfig, at: Surroundings, why: string): Promise<ChosenEngine> {
+  const { createLocalEngine, probeIsolation } = await import('../engines/local/index.ts')
   const probe = config.isolation === 'none' ? { none: 'as configured' } : await probeIsolation()
   if (probe !== 'namespaces' && config.isolation !== 'none' && !mayGoWithout(at)) {
     throw fail('NO_ENGINE', { looked: [`namespaces for the local engine: ${probe.none}`, 'say --isolation none to run plain processes'] })
