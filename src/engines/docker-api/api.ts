@@ -173,7 +173,8 @@ function queryText(query: Query | undefined): string {
 async function readAnswer(what: string, reply: HttpReply, mutation: boolean): Promise<Answer> {
   const text = await readText(what, reply.body)
   const json = parse(text, String(reply.headers['content-type'] ?? ''))
-  if (reply.status < 300) {
+  // 304: it already is as asked for.
+  if (reply.status < 300 || reply.status === 304) {
     if (text !== '' && json === undefined) throw unexpected(what, 'it is not JSON')
     return { ok: true, status: reply.status, json }
   }

@@ -83,13 +83,25 @@ function pooled(
 const unixConnector = (path: string): buildConnector.connector =>
   buildConnector({ socketPath: path, timeout: CONNECT_LIMIT_MS, allowH2: false })
 
-function sshConnector(tunnel: SshTunnel): buildConnector.connector {
-  return (options, callback) => {
-    tunnel.socketPath().then(
-      (path) => unixConnector(path)(options, callback),
-      (error: unknown) => callback(error instanceof Error ? error : new Error(String(error)), null),
-    )
+const sshConnector = (tunnel: SshTunnel): buildConnector.connector =>
+  prepared(async () => unixConnector(await tunnel.socketPath()))
+
+/** A connector that needs something before it can connect. */
+function prepared(prepare: () => Promise<buildConnector.connector>): buildConnector.connector {
+  const connect = async (
+    options: buildConnector.Options,
+    callback: buildConnector.Callback,
+  ): Promise<void> => {
+    let connector: buildConnector.connector
+    try {
+      connector = await prepare()
+    } catch (error) {
+      callback(error instanceof Error ? error : new Error(String(error)), null)
+      return
+    }
+    connector(options, callback)
   }
+  return (options, callback) => void connect(options, callback)
 }
 
 function tcpConnection(endpoint: Endpoint & { kind: 'tcp' }, options: ConnectionOptions): Connection {
@@ -122,19 +134,9 @@ function tlsConnector(dir: string): buildConnector.connector {
       })
     }
   }
-  return (options, callback) => {
-    Promise.all([file('ca.pem'), file('cert.pem'), file('key.pem')]).then(
-      ([ca, cert, key]) =>
-        buildConnector({
-          ca,
-          cert,
-          key,
-          rejectUnauthorized: true,
-          minVersion: 'TLSv1.2',
-          timeout: CONNECT_LIMIT_MS,
-          allowH2: false,
-        })(options, callback),
-      (error: unknown) => callback(error instanceof Error ? error : new Error(String(error)), null),
-    )
-  }
+  return prepared(async () => {
+    const [ca, cert, key] = await Promise.all([file('ca.pem'), file('cert.pem'), file('key.pem')])
+    const limits = { minVersion: 'TLSv1.2', timeout: CONNECT_LIMIT_MS, allowH2: false } as const
+    return buildConnector({ ca, cert, key, rejectUnauthorized: true, ...limits })
+  })
 }

@@ -26,12 +26,18 @@ export function toFacts(what: string, inspect: ContainerInspect, run: EngineRun)
     paused: running && state.Paused,
     createdAt,
     startedAt,
-    finishedAt: ended ? parseTime(state.FinishedAt) : null,
+    finishedAt: ended ? endTime(state.FinishedAt, startedAt) : null,
     exitCode: ended ? state.ExitCode : null,
     oomKilled: state.OOMKilled,
     mounts: (inspect.Mounts ?? []).flatMap(toMount),
     run,
   }
+}
+
+/** The end is noted by the runtime and the start by the engine a little late: a short life can seem to end before it began. */
+function endTime(finishedAt: string, startedAt: number): number | null {
+  const at = parseTime(finishedAt)
+  return at === null ? null : Math.max(at, startedAt)
 }
 
 function toMount(mount: MountInspect): readonly MountFacts[] {

@@ -135,15 +135,23 @@ async function openMaster(endpoint: Endpoint & { kind: 'ssh' }, options: SshOpti
   const control = join(dir, 'c')
   const forwarded = join(dir, 'engine.sock')
   const program = options.program ?? 'ssh'
-  const args = [
-    ...commonArguments(endpoint, options),
-    ...['-M', '-S', control, '-N', '-T', '-o', 'ExitOnForwardFailure=yes', '-o', 'StreamLocalBindMask=0177'],
-    ...['-L', `${forwarded}:${endpoint.remoteSocket}`, '--', endpoint.host],
+  const master = [
+    '-M',
+    '-S',
+    control,
+    '-N',
+    '-T',
+    '-o',
+    'ExitOnForwardFailure=yes',
+    '-o',
+    'StreamLocalBindMask=0177',
   ]
+  const forward = ['-L', `${forwarded}:${endpoint.remoteSocket}`]
+  const args = [...commonArguments(endpoint, options), ...master, ...forward, '--', endpoint.host]
   const child = spawn('/bin/sh', ['-c', GUARD, 'sh', dir, program, ...args], {
     stdio: ['pipe', 'ignore', 'pipe'],
   })
-  const master: Master = {
+  const opened: Master = {
     dir,
     control,
     forwarded,
@@ -159,17 +167,17 @@ async function openMaster(endpoint: Endpoint & { kind: 'ssh' }, options: SshOpti
   child.stdin?.on('error', ignoreOnClose)
   child.stderr?.on(
     'data',
-    (chunk: Buffer) => (master.errors = (master.errors + chunk.toString()).slice(-STDERR_MAX)),
+    (chunk: Buffer) => (opened.errors = (opened.errors + chunk.toString()).slice(-STDERR_MAX)),
   )
-  void master.ended.then(() => {
-    master.alive = false
-    master.server?.close()
+  void opened.ended.then(() => {
+    opened.alive = false
+    opened.server?.close()
   })
   try {
-    await appears(master)
-    return master
+    await appears(opened)
+    return opened
   } catch (error) {
-    await endMaster(master)
+    await endMaster(opened)
     throw error
   }
 }

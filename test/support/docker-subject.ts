@@ -1,0 +1,39 @@
+import { createDockerEngine, type DockerOptions } from '../../src/engines/docker/index.ts'
+import type { Engine } from '../../src/engines/engine.ts'
+import { systemClock } from '../../src/server/system.ts'
+import type { Subject } from '../engines/conformance.ts'
+import { rawDocker } from './docker-http.ts'
+import { ensureTestImage, TEST_IMAGE, TEST_SEED_PATH, TEST_VOLUME_IMAGE, TEST_VOLUME_PATH } from './image.ts'
+
+export const DOCKER_SOCKET = '/var/run/docker.sock'
+
+/** Why tests on the machine's own Docker cannot run, or null. With HOLDFAST_REQUIRE_ENGINES set they must. */
+export async function dockerMissing(): Promise<string | null> {
+  const answer = await rawDocker(DOCKER_SOCKET, 'GET', '/_ping').catch((error: unknown) => error)
+  if (!(answer instanceof Error)) return null
+  if ((process.env['HOLDFAST_REQUIRE_ENGINES'] ?? '') !== '') return null
+  return `no Docker answers at ${DOCKER_SOCKET}: ${answer.message}`
+}
+
+export function dockerEngine(host: string, over: Partial<DockerOptions> = {}): Engine {
+  return createDockerEngine({ id: 'docker', host, clock: systemClock(), ...over })
+}
+
+/** The conformance suite's subject on one daemon, with ways round the driver's back. */
+export async function dockerSubject(socketPath: string, engine: Engine): Promise<Subject> {
+  await ensureTestImage(socketPath)
+  const behind = async (method: string, path: string): Promise<void> => {
+    const { status, text } = await rawDocker(socketPath, method, path)
+    if (status >= 300) throw new Error(`Docker answered ${status} to ${method} ${path}: ${text}`)
+  }
+  return {
+    engine,
+    image: TEST_IMAGE,
+    missingImage: '127.0.0.1:9/none:1',
+    seeded: { image: TEST_IMAGE, path: TEST_SEED_PATH },
+    declares: { image: TEST_VOLUME_IMAGE, path: TEST_VOLUME_PATH },
+    removeBehind: (id) => behind('DELETE', `/containers/${id}?force=true`),
+    killBehind: (id) => behind('POST', `/containers/${id}/kill`),
+    cleanup: () => engine.close(),
+  }
+}
