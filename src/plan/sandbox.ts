@@ -226,6 +226,9 @@ function lost(view: SandboxView, draft: Draft, ref: InstanceRef): SandboxDecisio
       until,
     )
   }
+  const last = draft.record.lastExit
+  // Whoever removed the instance ended it as well: no second look can make this exit more certain.
+  if (last?.class === 'provisional') draft.record = { ...draft.record, lastExit: { ...last, class: 'external' } }
   const survivors = view.volumes.filter((v) => v.state === 'ready').map((v) => v.claim)
   if (draft.record.status.phase !== 'Lost') {
     tell(draft, 'Warning', 'InstanceLost', `Instance ${ref.number} (${ref.name}) is gone from the engine. Surviving volumes: ${survivors.join(', ') || 'none'}.`)
