@@ -2,7 +2,7 @@ import createFetchClient from 'openapi-fetch'
 import { ApiError, clientError, errorFromAnswer } from './errors.ts'
 import type { ExecOptions, ExecSession } from './exec.ts'
 import type { ApiPaths } from './paths.ts'
-import { ndjson, serverSentEvents, toLogLine, type LogLine } from './streams.ts'
+import type { LogLine } from './streams.ts'
 import { createTransport } from './transport.ts'
 import type {
   Audit,
@@ -295,6 +295,7 @@ export function createClient(options: ClientOptions): Client {
     stats: (id) => must(http.GET('/v1/sandboxes/{id}/stats', { params: { path: { id } } })),
     logs: async function* (id, { signal, ...rest } = {}) {
       const path = `/sandboxes/${encodeURIComponent(id)}/logs${query(rest)}`
+      const { ndjson, toLogLine } = await import('./streams.ts')
       const response = await open(path, {
         headers: { accept: 'application/x-ndjson' },
         ...(signal === undefined ? {} : { signal }),
@@ -375,6 +376,7 @@ async function* followEvents(
   { signal = new AbortController().signal, after, ...filter }: EventQuery & { signal?: AbortSignal },
 ): AsyncGenerator<Event> {
   let last = after
+  const { serverSentEvents } = await import('./streams.ts')
   let lostAt: number | null = null
   let pause = 100
   let connected = false

@@ -1,9 +1,9 @@
 import { createReadStream } from 'node:fs'
 import { lstat, readdir, readlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Readable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
+import { Readable } from 'node:stream'
 import { pack, type Header, type Pack } from 'tar-stream'
+import { feed, type Sink } from './feed.ts'
 
 export interface PackOptions {
   /** Keep the numeric owner; else everything belongs to root, as `docker cp` does it. */
@@ -30,13 +30,17 @@ function addPlain(tar: Pack, entry: Entry): Promise<void> {
   })
 }
 
+/** At most `size` bytes of a file; an empty one is not opened, since a range cannot be empty. */
+const contents = (path: string, size: number): AsyncIterable<Uint8Array> =>
+  size === 0 ? Readable.from([]) : createReadStream(path, { end: size - 1 })
+
 /** A file that grows meanwhile is cut at the size it had, one that shrinks fails the copy. */
 async function addFile(tar: Pack, path: string, entry: Entry, size: number): Promise<void> {
-  if (size === 0) return addPlain(tar, { ...entry, size: 0 })
-  await pipeline(
-    createReadStream(path, { end: size - 1 }),
-    tar.entry({ ...entry, size }) as unknown as NodeJS.WritableStream,
+  const taken = Promise.withResolvers<void>()
+  const sink = tar.entry({ ...entry, type: 'file', size }, (error) =>
+    error == null ? taken.resolve() : taken.reject(error),
   )
+  await Promise.all([feed(contents(path, size), sink as unknown as Sink), taken.promise])
 }
 
 async function add(tar: Pack, path: string, name: string, options: PackOptions): Promise<void> {
@@ -71,5 +75,5 @@ export function packPath(path: string, name: string, options: PackOptions): Read
     () => tar.finalize(),
     (error: unknown) => tar.destroy(error instanceof Error ? error : new Error(String(error))),
   )
-  return tar as unknown as Readable
+  return Readable.from(tar as AsyncIterable<Uint8Array>, { objectMode: false })
 }

@@ -2,6 +2,7 @@ import { Readable } from 'node:stream'
 import { posix } from 'node:path'
 import { ApiError, type Client } from '@holdfast/client'
 import { extract, type Header } from 'tar-stream'
+import { feed, type Sink } from './feed.ts'
 import { CliError, EXIT } from '../errors.ts'
 
 /** Links followed to find what a path in a sandbox is; more means a circle. */
@@ -15,8 +16,8 @@ async function firstEntry(client: Client, id: string, path: string): Promise<Hea
       (await client.sandboxes.download(id, path, leave.signal)) as Parameters<typeof Readable.fromWeb>[0],
     )
     const entries = extract()
-    tar.on('error', (error) => entries.destroy(error))
-    tar.pipe(entries)
+    // It ends when we leave after the first entry, which is no failure; a real one is told by the entries.
+    feed(tar, entries as unknown as Sink).catch(() => undefined)
     for await (const entry of entries) return entry.header
     return null
   } catch (error) {

@@ -1,9 +1,9 @@
 import { constants } from 'node:fs'
 import { chmod, link, lstat, mkdir, open, realpath, symlink, unlink, utimes } from 'node:fs/promises'
 import { dirname, join, sep } from 'node:path'
-import { Readable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
+import type { Readable } from 'node:stream'
 import { extract, type Header } from 'tar-stream'
+import { feed, type Sink } from './feed.ts'
 import { entryParts, rootDepth, UnsafeEntry } from './paths.ts'
 
 export interface Unpacked {
@@ -62,7 +62,7 @@ async function writeFile(path: string, header: Header, body: Readable): Promise<
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
   const file = await open(path, flags, 0o600)
   try {
-    await pipeline(body, file.createWriteStream({ autoClose: false }))
+    await file.writeFile(body)
     await file.chmod((header.mode ?? 0o644) & MODE_MASK)
     if (header.mtime !== undefined) await file.utimes(header.mtime, header.mtime)
   } finally {
@@ -129,7 +129,7 @@ export async function unpack(tar: Readable, target: UnpackTarget): Promise<Unpac
   }
 
   const entries = extract()
-  const reading = pipeline(tar, entries)
+  const reading = feed(tar, entries as unknown as Sink)
   // Awaited below; when an entry is refused first, its failure is only the echo of that.
   reading.catch(() => undefined)
   for await (const entry of entries) {
