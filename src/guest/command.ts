@@ -1,11 +1,12 @@
 import type { Readable } from 'node:stream'
 import { sleep, type Clock } from '../model/clock.ts'
 import { fail } from '../model/errors.ts'
+import type { Ids } from '../model/ids.ts'
 import type { CommandExit, CommandRequest, GuestTarget, RunningCommand } from './guest.ts'
 import { NotStarted, reason, type JobEnd, type Lane } from './lane.ts'
 import type { NoLane, Pool } from './pool.ts'
 import { startRaw } from './raw.ts'
-import { INLINE_STDIN_BYTES } from './script.ts'
+import { INLINE_STDIN_BYTES, shellCanExport } from './script.ts'
 import { endGroup, killScript, type Signal, type SignalTarget } from './signal.ts'
 
 /** How long a signal may take to be sent. */
@@ -19,6 +20,7 @@ const INPUT_PIECE_BYTES = 262_144
 
 export interface CommandContext {
   readonly clock: Clock
+  readonly ids: Ids
   readonly target: GuestTarget
   readonly pool: Pool
   readonly mark: string
@@ -82,7 +84,10 @@ export async function runRaw(
 ): Promise<RunningCommand> {
   const shell = why !== 'no-shell'
   if (!shell && 'script' in request.command) throw fail('EXEC_NO_SHELL', { id: c.target.sandbox })
-  const job = await startRaw(c.target.engine, c.target.engineId, c.mark, request, shell)
+  // A shell drops the names it cannot export, and a script has one around it anyway.
+  const wrapped = shell && ('script' in request.command || shellCanExport(request.env))
+  const mark = `${c.mark}${c.ids.next()}:`
+  const job = await startRaw(c.target.engine, c.target.engineId, mark, request, wrapped)
   const gaveUp = Promise.withResolvers<JobEnd>()
   return running(c, request, {
     stdout: job.stdout,
@@ -90,8 +95,9 @@ export async function runRaw(
     end: Promise.race([job.end, gaveUp.promise]),
     input: typeof request.stdin === 'string' ? null : request.stdin,
     signalTarget: async () => {
+      if (!shell) return null
       const pid = await job.pid
-      return pid === null ? null : { scope: 'either', pid }
+      return pid === null ? { scope: 'marked', mark } : { scope: 'either', pid }
     },
     write: (data) => job.exec.write(data),
     endInput: () => job.exec.end(),

@@ -61,6 +61,7 @@ export function createGuest(o: GuestOptions): Guest {
       checkCommand(request)
       const c: CommandContext = {
         clock: o.clock,
+        ids: o.ids,
         target,
         pool: poolOf(target),
         mark: markValue(target.sandbox, o.epoch),

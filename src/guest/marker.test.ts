@@ -31,15 +31,19 @@ describe('marker reader', () => {
   it('finds the tag wherever chunks are cut, and gives out every byte before it and none after', async () => {
     const byte = fc.constantFrom(...Buffer.from('abcd0\n\0'), 0xff)
     await fc.assert(
-      fc.asyncProperty(fc.array(byte, { maxLength: 60 }), fc.array(fc.nat(90), { maxLength: 12 }), async (bytes, cuts) => {
-        const body = Buffer.from(bytes)
-        const whole = Buffer.concat([body, Buffer.from(`${TAG} 7\nlater`)])
-        const at = [0, ...cuts.filter((c) => c < whole.length).toSorted((a, b) => a - b), whole.length]
-        const pieces = at.slice(1).map((end, i) => whole.subarray(at[i], end))
-        const got = await read(pieces)
-        expect(got.body.equals(body)).toBe(true)
-        expect(got.line).toBe(' 7')
-      }),
+      fc.asyncProperty(
+        fc.array(byte, { maxLength: 60 }),
+        fc.array(fc.nat(90), { maxLength: 12 }),
+        async (bytes, cuts) => {
+          const body = Buffer.from(bytes)
+          const whole = Buffer.concat([body, Buffer.from(`${TAG} 7\nlater`)])
+          const at = [0, ...cuts.filter((c) => c < whole.length).toSorted((a, b) => a - b), whole.length]
+          const pieces = at.slice(1).map((end, i) => whole.subarray(at[i], end))
+          const got = await read(pieces)
+          expect(got.body.equals(body)).toBe(true)
+          expect(got.line).toBe(' 7')
+        },
+      ),
       { numRuns: 300 },
     )
   })

@@ -22,7 +22,7 @@ export interface RawRequest extends LaneCommandText {
   readonly tty?: { readonly columns: number; readonly rows: number } | undefined
 }
 
-/** Runs a command through the engine's plain exec. `shell`: the image has `sh`, so the group's pid can be told. */
+/** Runs a command through the engine's plain exec. `shell`: put `sh` around it, so that the group's pid can be told. */
 export async function startRaw(
   engine: Engine,
   id: string,

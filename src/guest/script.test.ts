@@ -27,18 +27,30 @@ describe('command lines', () => {
     ['a name with =', { command: ['a'], env: { 'A=B': '' } }, 'env.A=B'],
     ['a NUL in the directory', { command: ['a'], workingDir: '/\0' }, 'workingDir'],
   ])('refuses %s with the path of the field', (_what, text, path) => {
-    expect(() => checkCommand({ stdin: 'none', ...text })).toThrow(expect.objectContaining({ code: 'INVALID_REQUEST', details: { issues: [expect.objectContaining({ path })] } }) as Error)
+    expect(() => checkCommand({ stdin: 'none', ...text })).toThrow(
+      expect.objectContaining({
+        code: 'INVALID_REQUEST',
+        details: { issues: [expect.objectContaining({ path })] },
+      }) as Error,
+    )
   })
 
   it('refuses a script over one mebibyte, counted in bytes', () => {
-    expect(() => checkCommand({ stdin: 'none', command: { script: 'x'.repeat(SCRIPT_MAX_BYTES) } })).not.toThrow()
+    expect(() =>
+      checkCommand({ stdin: 'none', command: { script: 'x'.repeat(SCRIPT_MAX_BYTES) } }),
+    ).not.toThrow()
     const tooLarge = expect.objectContaining({ code: 'PAYLOAD_TOO_LARGE' }) as Error
-    expect(() => checkCommand({ stdin: 'none', command: { script: 'ü'.repeat(SCRIPT_MAX_BYTES / 2 + 1) } })).toThrow(tooLarge)
-    expect(() => checkCommand({ stdin: 'none', command: ['x'], env: { A: 'x'.repeat(300_000) } })).toThrow(tooLarge)
+    expect(() =>
+      checkCommand({ stdin: 'none', command: { script: 'ü'.repeat(SCRIPT_MAX_BYTES / 2 + 1) } }),
+    ).toThrow(tooLarge)
+    expect(() => checkCommand({ stdin: 'none', command: ['x'], env: { A: 'x'.repeat(300_000) } })).toThrow(
+      tooLarge,
+    )
   })
 
   it('knows which names no shell hands on', () => {
     expect(shellCanExport({ A: '', _B1: '', PATH: '' })).toBe(true)
-    for (const name of ['a.b', '1A', 'UID', 'BASH_ENV', 'RANDOM', 'PWD', '__hf_d']) expect(shellCanExport({ [name]: '' })).toBe(false)
+    for (const name of ['a.b', '1A', 'UID', 'BASH_ENV', 'RANDOM', 'PWD', '__hf_d'])
+      expect(shellCanExport({ [name]: '' })).toBe(false)
   })
 })

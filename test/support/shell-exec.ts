@@ -1,9 +1,8 @@
 import { spawn, type ChildProcess } from 'node:child_process'
-import { mkdtemp, readdir, rm, symlink } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises'
 import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Engine, ExecRequest, ExecStream } from '../../src/engines/engine.ts'
-import type { Clock } from '../../src/model/clock.ts'
 import { EngineError } from '../../src/model/facts.ts'
 
 /**
@@ -14,6 +13,8 @@ export interface ShellExec {
   readonly engine: Engine
   /** How many programs were started so far. */
   readonly started: () => number
+  /** How many of them have not ended. */
+  readonly running: () => number
   /** Breaks every connection, as an instance that dies does, and kills what was started. */
   readonly breakAll: () => void
   /** Drops every connection without a signal, as the death of the control plane does. */
@@ -71,6 +72,8 @@ export async function createShellExec(o: ShellExecOptions): Promise<ShellExec> {
   return {
     engine: onlyExec(exec),
     started: () => started,
+    running: () =>
+      [...children].filter((child) => child.exitCode === null && child.signalCode === null).length,
     breakAll: kill,
     disconnectAll: () =>
       each((child) => {
@@ -148,7 +151,6 @@ function onlyExec(exec: (id: string, request: ExecRequest) => Promise<ExecStream
 
 /** Session leaders among the processes that were started with our own PATH; they may have left our groups. */
 async function descendantsWith(bin: string): Promise<number[]> {
-  const { readFile } = await import('node:fs/promises')
   const found: number[] = []
   for (const entry of await readdir('/proc')) {
     if (!/^\d+$/.test(entry)) continue
@@ -169,15 +171,4 @@ function killGroup(pid: number): void {
       // It is gone already, which is what was wanted.
     }
   }
-}
-
-/** The machine's own time. */
-export const realClock: Clock = {
-  now: () => Date.now(),
-  monotonic: () => performance.now(),
-  after(ms, fn) {
-    const timer = setTimeout(fn, ms)
-    timer.unref()
-    return () => clearTimeout(timer)
-  },
 }

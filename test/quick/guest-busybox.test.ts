@@ -1,0 +1,3 @@
+import { guestOnShell } from '../support/guest-on-shell.ts'
+
+guestOnShell('/usr/bin/busybox')
