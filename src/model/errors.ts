@@ -10,6 +10,8 @@ interface Entry<C> {
   readonly exit: number
   readonly message: (c: C) => string
   readonly suggestion?: (c: C) => string
+  /** The code that goes over the wire where the upstream protocol has one of its own for the case. */
+  readonly wire?: ErrorCode
 }
 
 export interface FieldIssue {
@@ -176,6 +178,8 @@ const TABLE: { readonly [K in ErrorCode]: Entry<ErrorContexts[K]> } = {
   'VOLUME::OWNED': {
     status: 409,
     exit: 4,
+    // Upstream's code for this; its status tells it from a malformed request.
+    wire: 'SANDBOX::INVALID_PARAMETER',
     message: (c) =>
       `The volume "${c.claim}" belongs to sandbox ${c.owner} and goes with it. Nothing was created; the volume is untouched.`,
     suggestion: () => 'Make a shared volume first: holdfast volume create NAME --shared',
@@ -358,8 +362,9 @@ export class HoldfastError extends Error {
   readonly exitCode: number
   readonly suggestion: string | undefined
   readonly details: unknown
+  readonly wireCode: ErrorCode
 
-  constructor(code: ErrorCode, message: string, entry: { status: number; exit: number }, suggestion: string | undefined, details: unknown) {
+  constructor(code: ErrorCode, message: string, entry: { status: number; exit: number; wire?: ErrorCode }, suggestion: string | undefined, details: unknown) {
     super(message)
     this.name = 'HoldfastError'
     this.code = code
@@ -367,11 +372,12 @@ export class HoldfastError extends Error {
     this.exitCode = entry.exit
     this.suggestion = suggestion
     this.details = details
+    this.wireCode = entry.wire ?? code
   }
 
   toBody(): ErrorBody {
     return {
-      code: this.code,
+      code: this.wireCode,
       message: this.message,
       ...(this.suggestion === undefined ? {} : { suggestion: this.suggestion }),
       ...(this.details === undefined ? {} : { details: this.details }),
@@ -385,8 +391,10 @@ export function fail<K extends ErrorCode>(code: K, context: ErrorContexts[K]): H
   return new HoldfastError(code, entry.message(context), entry, entry.suggestion?.(context), context)
 }
 
-/** The exit code of an answer whose code this version may not know, from its HTTP status. */
+/** The exit code of an answer, from its HTTP status where this version does not know the code. */
 export function exitCodeFor(code: string, status: number): number {
+  const borrowed = Object.values<{ wire?: ErrorCode; status: number; exit: number }>(TABLE).find((e) => e.wire === code && e.status === status)
+  if (borrowed !== undefined) return borrowed.exit
   if (Object.hasOwn(TABLE, code)) return TABLE[code as ErrorCode].exit
   if (status === 404) return 3
   if (status === 409) return 4
