@@ -1,7 +1,7 @@
 import fastifySwagger from '@fastify/swagger'
 import fastifySwaggerUi from '@fastify/swagger-ui'
 import fastifyWebsocket from '@fastify/websocket'
-import Fastify, { type FastifyBaseLogger, type FastifyReply } from 'fastify'
+import Fastify, { LogController, type FastifyBaseLogger, type FastifyReply } from 'fastify'
 import { createJsonSchemaTransform, type ZodTypeProvider } from 'fastify-type-provider-zod'
 import { createServer } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
@@ -28,7 +28,7 @@ export function buildApp(ctx: Context): App {
   const app = Fastify({
     loggerInstance: logger,
     // One line per request would drown what matters; failures are logged by the error handler.
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     genReqId: (raw) => requestId(raw.headers['x-request-id'], ctx),
     bodyLimit: BODY_LIMIT,
     routerOptions: { maxParamLength: 256 },

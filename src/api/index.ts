@@ -1,4 +1,5 @@
 import { bound, inUse } from './address.ts'
+import { createEventBell, ringOnEvents } from './bell.ts'
 import { buildApp } from './app.ts'
 import type { App, Context } from './context.ts'
 import type { Address, ApiDeps } from './deps.ts'
@@ -25,8 +26,12 @@ export interface Api {
 
 /** Derives what all routes share. `addresses` is what the listeners have become. */
 export function createContext(deps: ApiDeps, closing: AbortSignal, addresses: Context['addresses']): Context {
+  // What the API itself appends is heard at once, whoever rings the bell for the rest.
+  const own = createEventBell()
   return {
     ...deps,
+    store: ringOnEvents(deps.store, own),
+    bell: { wait: (signal) => Promise.race([own.wait(signal), deps.bell.wait(signal)]) },
     keys: createKeyRing(deps.store, deps.clock),
     links: createLinkSigner(deps.store, deps.ids),
     closing,

@@ -71,7 +71,8 @@ export function requestHeaders(raw: readonly string[], rules: Rules): string[] {
   const replaced = new Set(Object.keys(rules.set).map((n) => n.toLowerCase()))
   for (const [name, value] of pairs(raw)) {
     const lower = name.toLowerCase()
-    if (drop.has(lower) || replaced.has(lower) || (lower === 'content-length' && rules.framing !== 'length')) continue
+    if (drop.has(lower) || replaced.has(lower) || (lower === 'content-length' && rules.framing !== 'length'))
+      continue
     const kept = withoutOurs(lower, value, rules)
     if (kept !== null) out.push(name, kept)
   }
