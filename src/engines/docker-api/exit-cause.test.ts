@@ -17,7 +17,8 @@ const at = (
 const START = 100_000
 const END = 200_000
 const before = at(START - 5, 'create')
-const cause = (...events: EventMessage[]): string | null => causeOf(events, 'me', START, END)
+const life = { id: 'me', startedAt: START, finishedAt: END }
+const cause = (...events: EventMessage[]): string | null => causeOf(events, life, START - 50_000)
 
 test('an end that the engine remembers nobody asking for is its own', () => {
   expect(cause(before, at(END, 'die'))).toBe('own')
@@ -57,4 +58,14 @@ test('events of containers that are not ours are left out, those of volumes are 
     action: 'destroy',
     at: 5,
   })
+})
+
+test('what a daemon ends at its start was asked for by nobody', () => {
+  const restored = [at(END - 2, 'kill', 'me', { signal: '15' }), at(END, 'die'), at(END + 1, 'stop')]
+  expect(causeOf(restored, life, END + 50)).toBeNull()
+  expect(causeOf(restored, life, null)).toBeNull()
+  expect(causeOf([...restored, at(END + 100, 'kill', 'me', { signal: '9' })], life, END + 50)).toBe(
+    'external',
+  )
+  expect(causeOf([before, ...restored], life, null)).toBe('external')
 })

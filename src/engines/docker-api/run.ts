@@ -2,6 +2,7 @@ import { readFile, stat } from 'node:fs/promises'
 import { EngineError, type EngineRun } from '../../model/facts.ts'
 import type { Call } from '../engine.ts'
 import type { Api } from './api.ts'
+import { parseTime } from './time.ts'
 
 /** Tells one run of the engine from the next, and under which run an observation held. */
 export interface RunReader {
@@ -26,17 +27,29 @@ export function createBridgeRunReader(api: Api): RunReader {
   const { socketPath } = api.connection
 
   return createRunReader(async (call) => {
-    const networks = await api.get<readonly { Name?: string; Id?: string }[]>({
-      what: 'asking the engine for its run',
-      method: 'GET',
-      path: '/networks',
-      query: { filters: JSON.stringify({ type: ['builtin'], name: ['bridge'] }) },
-      call,
-    })
-    const bridge = networks.find((network) => network.Name === 'bridge')?.Id
-    const engine = bridge ?? (socketPath === null ? null : await socketRun(socketPath))
+    const bridge = await readBridge(api, call)
+    const engine = bridge?.id ?? (socketPath === null ? null : await socketRun(socketPath))
     return { engine, boot: socketPath === null ? null : await bootId() }
   })
+}
+
+export interface Bridge {
+  readonly id: string
+  /** When the daemon made it, at its start and after it ended what an earlier daemon had left running; null when not told. */
+  readonly createdAt: number | null
+}
+
+/** The default bridge network; null on a daemon that has none. */
+export async function readBridge(api: Api, call: Call): Promise<Bridge | null> {
+  const networks = await api.get<readonly { Name?: string; Id?: string; Created?: string }[]>({
+    what: 'asking the engine for its run',
+    method: 'GET',
+    path: '/networks',
+    query: { filters: JSON.stringify({ type: ['builtin'], name: ['bridge'] }) },
+    call,
+  })
+  const found = networks.find((network) => network.Name === 'bridge')
+  return found?.Id === undefined ? null : { id: found.Id, createdAt: parseTime(found.Created) }
 }
 
 /** The rule that makes an observation's run true, over any way of reading the run. */
