@@ -9,7 +9,7 @@ import { rawDocker } from './docker-http.ts'
 export interface PrivateDaemonOptions {
   /** Containers survive the daemon's restart. */
   readonly liveRestore?: boolean
-  /** `none`: a daemon without a default bridge network. */
+  /** `none`: a daemon without a default bridge network, in a network namespace of its own. */
   readonly bridge?: 'own' | 'none'
   /** Further arguments, as `-H tcp://127.0.0.1:…`. */
   readonly args?: readonly string[]
@@ -85,7 +85,10 @@ export async function startPrivateDaemon(options: PrivateDaemonOptions = {}): Pr
       ])
       mkdirSync(paths.exec, { recursive: true })
       const out = openSync(log, 'a')
-      child = spawn('dockerd', args, { detached: true, stdio: ['ignore', out, out] })
+      // Without a bridge the daemon removes `docker0` wherever it is, and that is another daemon's.
+      const [program = '', ...rest] =
+        bridge === null ? ['unshare', '--net', 'dockerd', ...args] : ['dockerd', ...args]
+      child = spawn(program, rest, { detached: true, stdio: ['ignore', out, out] })
       closeSync(out)
       await ready(child, paths.socket, log)
     },
