@@ -9,7 +9,26 @@ import { createReadStream } from 'node:fs'
 export const DEMO_IMAGE = 'holdfast-demo:1'
 
 /** What the demo's workloads run: found on every Linux, copied with the libraries they load. */
-const PROGRAMS = ['sh', 'cat', 'sleep', 'date', 'dd', 'sha256sum', 'ls', 'mkdir', 'rm', 'head', 'tail', 'wc', 'printf', 'env', 'id', 'hostname', 'setsid', 'kill']
+const PROGRAMS = [
+  'sh',
+  'cat',
+  'sleep',
+  'date',
+  'dd',
+  'sha256sum',
+  'ls',
+  'mkdir',
+  'rm',
+  'head',
+  'tail',
+  'wc',
+  'printf',
+  'env',
+  'id',
+  'hostname',
+  'setsid',
+  'kill',
+]
 
 const SCRIPT = `set -e
 mkdir -p "$1/bin" "$1/tmp" "$1/etc" "$1/proc" "$1/dev"
@@ -36,7 +55,12 @@ export async function makeDemoImage(socketPath: string): Promise<string> {
     execFileSync('sh', ['-c', SCRIPT, 'sh', root, ...PROGRAMS], { stdio: ['ignore', 'ignore', 'inherit'] })
     const [repo, tag] = DEMO_IMAGE.split(':')
     const changes = `&changes=${encodeURIComponent('ENV PATH=/bin:/usr/bin')}`
-    await call(socketPath, 'POST', `/images/create?fromSrc=-&repo=${repo}&tag=${tag}${changes}`, `${root}.tar`)
+    await call(
+      socketPath,
+      'POST',
+      `/images/create?fromSrc=-&repo=${repo}&tag=${tag}${changes}`,
+      `${root}.tar`,
+    )
     return DEMO_IMAGE
   } finally {
     rmSync(dir, { recursive: true, force: true })
@@ -49,15 +73,18 @@ export async function removeDemoImage(socketPath: string): Promise<void> {
 
 function call(socketPath: string, method: string, path: string, bodyFile?: string): Promise<void> {
   return new Promise((resolve, reject) => {
-    const req = request({ socketPath, method, path, headers: { 'content-type': 'application/x-tar' }, timeout: 60_000 }, (res) => {
-      let text = ''
-      res.on('data', (chunk: Buffer) => (text += chunk.toString()))
-      res.on('end', () => {
-        const failed = (res.statusCode ?? 500) >= 400 || text.includes('"error"')
-        if (failed) reject(new Error(`Docker answered ${res.statusCode} to ${method} ${path}: ${text}`))
-        else resolve()
-      })
-    })
+    const req = request(
+      { socketPath, method, path, headers: { 'content-type': 'application/x-tar' }, timeout: 60_000 },
+      (res) => {
+        let text = ''
+        res.on('data', (chunk: Buffer) => (text += chunk.toString()))
+        res.on('end', () => {
+          const failed = (res.statusCode ?? 500) >= 400 || text.includes('"error"')
+          if (failed) reject(new Error(`Docker answered ${res.statusCode} to ${method} ${path}: ${text}`))
+          else resolve()
+        })
+      },
+    )
     req.on('error', reject)
     req.on('timeout', () => req.destroy(new Error(`no answer from Docker to ${method} ${path} within 60 s`)))
     if (bodyFile === undefined) req.end()

@@ -46,12 +46,20 @@ for (const file of [...files(join(root, 'src')), ...files(join(root, 'client/src
     continue
   }
   for (const [, target = ''] of readFileSync(file, 'utf8').matchAll(IMPORT)) {
-    const to = target.startsWith('.') ? roomOf(resolve(dirname(file), target)) : target === '@holdfast/client' ? 'client' : null
+    const to = target.startsWith('.')
+      ? roomOf(resolve(dirname(file), target))
+      : target === '@holdfast/client'
+        ? 'client'
+        : null
     if (to === null || to === from || allowed.includes(to)) continue
     faults.push(`${relative(root, file)}: ${from} may not import ${to} (${target})`)
   }
 }
 
 for (const f of faults) console.error(f)
-console.log(faults.length === 0 ? 'imports: every arrow points the right way' : `imports: ${faults.length} arrows point the wrong way`)
+console.log(
+  faults.length === 0
+    ? 'imports: every arrow points the right way'
+    : `imports: ${faults.length} arrows point the wrong way`,
+)
 process.exit(faults.length === 0 ? 0 : 1)

@@ -85,7 +85,9 @@ for (const stage of STAGES.filter((s) => only.length === 0 || only.some((o) => s
   const counted = stage.vitest === true && countsOf(report, count)
   if (!counted) count[code === 0 && stage.vitest !== true ? 'passed' : 'failed']++
   else if (code !== 0 && count.failed === before) count.failed++
-  process.stdout.write(`== ${stage.name}: ${code === 0 ? 'ok' : `failed (${code})`} in ${((performance.now() - began) / 1000).toFixed(1)} s\n`)
+  process.stdout.write(
+    `== ${stage.name}: ${code === 0 ? 'ok' : `failed (${code})`} in ${((performance.now() - began) / 1000).toFixed(1)} s\n`,
+  )
   if (code !== 0 && !process.env['HOLDFAST_KEEP_GOING']) break
 }
 rmSync(dir, { recursive: true, force: true })

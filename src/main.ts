@@ -27,7 +27,9 @@ export async function runServer(flags: ServerFlags): Promise<number> {
     return await serve(loadConfig(flags, process.env))
   } catch (error) {
     if (!(error instanceof HoldfastError)) throw error
-    process.stderr.write(`holdfast: ${error.message}\n${error.suggestion === undefined ? '' : `${error.suggestion}\n`}`)
+    process.stderr.write(
+      `holdfast: ${error.message}\n${error.suggestion === undefined ? '' : `${error.suggestion}\n`}`,
+    )
     return error.exitCode
   }
 }
@@ -53,8 +55,12 @@ interface Base {
   readonly store: Store
 }
 
-async function serveOn(config: ServerConfig, { clock, ids, startedAt, logger, store }: Base): Promise<number> {
-  const interactive = process.stdin.isTTY || process.env['HOLDFAST_DEMO'] === '1' || process.env['HOLDFAST_TEST'] === '1'
+async function serveOn(
+  config: ServerConfig,
+  { clock, ids, startedAt, logger, store }: Base,
+): Promise<number> {
+  const interactive =
+    process.stdin.isTTY || process.env['HOLDFAST_DEMO'] === '1' || process.env['HOLDFAST_TEST'] === '1'
   const chosen = await chooseEngine(config, { store, clock, ids, interactive })
   const { engine } = chosen
   const key = await ensureApiKey(store, config, ids, clock)
@@ -76,7 +82,12 @@ async function serveOn(config: ServerConfig, { clock, ids, startedAt, logger, st
       instanceUp: (record, on) => {
         const { instance } = record
         if (instance?.engineId && instance.startedAt !== null && on.capabilities.lanes) {
-          guest.warm({ engine: on, sandbox: record.id, engineId: instance.engineId, startedAt: instance.startedAt })
+          guest.warm({
+            engine: on,
+            sandbox: record.id,
+            engineId: instance.engineId,
+            startedAt: instance.startedAt,
+          })
         }
       },
       instanceDown: (engineId) => guest.forget(engineId),
@@ -102,7 +113,10 @@ async function serveOn(config: ServerConfig, { clock, ids, startedAt, logger, st
       allowedHostPaths: config.allowedHostPaths,
       proxyDomain: config.proxyDomain,
       stateDir: config.stateDir,
-      tls: config.tls === null ? undefined : { cert: readFileSync(config.tls.certFile), key: readFileSync(config.tls.keyFile) },
+      tls:
+        config.tls === null
+          ? undefined
+          : { cert: readFileSync(config.tls.certFile), key: readFileSync(config.tls.keyFile) },
     },
     logger,
     version: VERSION,
@@ -118,7 +132,6 @@ async function serveOn(config: ServerConfig, { clock, ids, startedAt, logger, st
   onSignals(ended.resolve)
   const code = await ended.promise
 
-
   const late = setTimeout(() => process.exit(code), STOP_LIMIT_MS)
   rmSync(serverFile(config), { force: true })
   await api.close()
@@ -131,7 +144,14 @@ async function serveOn(config: ServerConfig, { clock, ids, startedAt, logger, st
 
 /** An address to call: every-address listeners are reached over loopback. */
 function urlOf(scheme: string, a: Address): string {
-  const host = a.host === '0.0.0.0' ? '127.0.0.1' : a.host === '::' ? '[::1]' : a.host.includes(':') ? `[${a.host}]` : a.host
+  const host =
+    a.host === '0.0.0.0'
+      ? '127.0.0.1'
+      : a.host === '::'
+        ? '[::1]'
+        : a.host.includes(':')
+          ? `[${a.host}]`
+          : a.host
   return `${scheme}://${host}:${a.port}`
 }
 
@@ -145,11 +165,20 @@ interface Listening {
 /** Where the CLI on this machine finds the server. */
 function writeServerFile(config: ServerConfig, at: Listening): void {
   mkdirSync(config.stateDir, { recursive: true, mode: 0o700 })
-  writeFileSync(serverFile(config), `${JSON.stringify({ url: at.url, proxyUrl: at.proxyUrl, pid: process.pid })}\n`, { mode: 0o600 })
+  writeFileSync(
+    serverFile(config),
+    `${JSON.stringify({ url: at.url, proxyUrl: at.proxyUrl, pid: process.pid })}\n`,
+    { mode: 0o600 },
+  )
   chmodSync(serverFile(config), 0o600)
 }
 
-function greet(config: ServerConfig, at: Listening, chosen: Awaited<ReturnType<typeof chooseEngine>>, key: string | null): void {
+function greet(
+  config: ServerConfig,
+  at: Listening,
+  chosen: Awaited<ReturnType<typeof chooseEngine>>,
+  key: string | null,
+): void {
   const lines = [
     `Holdfast ${VERSION} listens on ${at.url} (sandbox ports: ${at.proxyUrl}).`,
     `Engine: ${chosen.engine.id} (${chosen.why}). State: ${config.stateDir}`,

@@ -35,7 +35,10 @@ export async function startServer(options: DemoServerOptions): Promise<DemoServe
     HOLDFAST_DEMO: '1',
     HOLDFAST_FAILPOINT: options.failpoint ?? '',
   }
-  const child: ChildProcess = spawn(process.execPath, [ENTRY, 'server'], { env, stdio: ['ignore', 'ignore', 'pipe'] })
+  const child: ChildProcess = spawn(process.execPath, [ENTRY, 'server'], {
+    env,
+    stdio: ['ignore', 'ignore', 'pipe'],
+  })
   let stderr = ''
   child.stderr?.on('data', (chunk: Buffer) => (stderr = (stderr + chunk.toString()).slice(-20_000)))
   const exited = once(child, 'exit')

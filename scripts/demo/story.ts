@@ -26,7 +26,13 @@ export function createStory(write: (text: string) => void): Story {
     },
     table(rows) {
       const widths = (rows[0] ?? []).map((_, i) => Math.max(...rows.map((r) => (r[i] ?? '').length)))
-      for (const row of rows) line(`    ${row.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join('  ').trimEnd()}`)
+      for (const row of rows)
+        line(
+          `    ${row
+            .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+            .join('  ')
+            .trimEnd()}`,
+        )
     },
     get failed() {
       return failed
@@ -38,7 +44,11 @@ export function createStory(write: (text: string) => void): Story {
 }
 
 /** Waits until `probe` gives something, and says what it waited for when it does not. */
-export async function until<T>(what: string, limitMs: number, probe: () => Promise<T | null | false>): Promise<T> {
+export async function until<T>(
+  what: string,
+  limitMs: number,
+  probe: () => Promise<T | null | false>,
+): Promise<T> {
   const end = performance.now() + limitMs
   let last: unknown = null
   for (;;) {

@@ -1,21 +1,41 @@
 import type { Desired, Phase, SandboxRecord } from './records.ts'
 
-export type Action = 'start' | 'stop' | 'restart' | 'pause' | 'resume' | 'recover' | 'update' | 'delete' | 'renew' | 'exec'
+export type Action =
+  | 'start'
+  | 'stop'
+  | 'restart'
+  | 'pause'
+  | 'resume'
+  | 'recover'
+  | 'update'
+  | 'delete'
+  | 'renew'
+  | 'exec'
 
 /**
  * What a user may ask of a sandbox now. Every state except deleted has a legal way on (DESIGN §4): `start` and
  * `recover` work from Failed, Lost and Blocked. Asking for what already holds is allowed and changes nothing,
  * so that a retry after a lost answer is no error.
  */
-export function possibleActions(record: Pick<SandboxRecord, 'desired' | 'deletedAt' | 'status'>): readonly Action[] {
+export function possibleActions(
+  record: Pick<SandboxRecord, 'desired' | 'deletedAt' | 'status'>,
+): readonly Action[] {
   if (record.deletedAt !== null || record.desired === 'deleted') return []
   const always: Action[] = ['delete', 'update', 'renew', 'stop', 'restart']
   const phase: Phase = record.status.phase
   const desired: Desired = record.desired
   const out: Action[] = [...always, 'start', 'resume']
-  if (desired === 'running' && (phase === 'Running' || phase === 'Pausing' || phase === 'Resuming')) out.push('pause')
+  if (desired === 'running' && (phase === 'Running' || phase === 'Pausing' || phase === 'Resuming'))
+    out.push('pause')
   if (desired === 'paused') out.push('pause')
-  if (phase === 'Failed' || phase === 'Lost' || phase === 'Blocked' || phase === 'Unknown' || phase === 'Running') out.push('recover')
+  if (
+    phase === 'Failed' ||
+    phase === 'Lost' ||
+    phase === 'Blocked' ||
+    phase === 'Unknown' ||
+    phase === 'Running'
+  )
+    out.push('recover')
   if (phase === 'Running') out.push('exec')
   return out
 }

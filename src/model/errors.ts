@@ -93,8 +93,10 @@ const TABLE: { readonly [K in ErrorCode]: Entry<ErrorContexts[K]> } = {
   FORBIDDEN_HOST: {
     status: 403,
     exit: 1,
-    message: (c) => `The Host header "${c.host}" is not one that this server answers to. Nothing was read or changed.`,
-    suggestion: () => 'Use the address the server listens on, or add the name to `allowedHosts` in its configuration.',
+    message: (c) =>
+      `The Host header "${c.host}" is not one that this server answers to. Nothing was read or changed.`,
+    suggestion: () =>
+      'Use the address the server listens on, or add the name to `allowedHosts` in its configuration.',
   },
   INVALID_REQUEST: {
     status: 400,
@@ -167,7 +169,8 @@ const TABLE: { readonly [K in ErrorCode]: Entry<ErrorContexts[K]> } = {
   'VOLUME::CLAIM_NOT_FOUND': {
     status: 400,
     exit: 3,
-    message: (c) => `There is no volume with the claim name "${c.claim}", and createIfNotExists is false. Nothing was created.`,
+    message: (c) =>
+      `There is no volume with the claim name "${c.claim}", and createIfNotExists is false. Nothing was created.`,
     suggestion: (c) => `holdfast volume create ${c.claim}`,
   },
   'VOLUME::CLAIM_TAKEN': {
@@ -199,8 +202,10 @@ const TABLE: { readonly [K in ErrorCode]: Entry<ErrorContexts[K]> } = {
   'HOST_PATH::NOT_ALLOWED': {
     status: 400,
     exit: 2,
-    message: (c) => `${c.field}: the host path "${c.path}" is not under an allowed prefix. Nothing was created.`,
-    suggestion: () => 'Start the server with HOLDFAST_ALLOWED_HOST_PATHS set to the prefixes that sandboxes may mount.',
+    message: (c) =>
+      `${c.field}: the host path "${c.path}" is not under an allowed prefix. Nothing was created.`,
+    suggestion: () =>
+      'Start the server with HOLDFAST_ALLOWED_HOST_PATHS set to the prefixes that sandboxes may mount.',
   },
   IDEMPOTENCY_MISMATCH: {
     status: 409,
@@ -238,7 +243,8 @@ const TABLE: { readonly [K in ErrorCode]: Entry<ErrorContexts[K]> } = {
   ENGINE_UNREACHABLE: {
     status: 503,
     exit: 5,
-    message: (c) => `The engine ${c.engine} does not answer: ${c.detail}. Sandboxes and data are as they were.`,
+    message: (c) =>
+      `The engine ${c.engine} does not answer: ${c.detail}. Sandboxes and data are as they were.`,
     suggestion: () => 'holdfast doctor',
   },
   ENGINE_FAILED: {
@@ -250,7 +256,8 @@ const TABLE: { readonly [K in ErrorCode]: Entry<ErrorContexts[K]> } = {
   STORE_FAILED: {
     status: 503,
     exit: 1,
-    message: (c) => `The state could not be written: ${c.detail}. The request was not recorded; nothing was changed.`,
+    message: (c) =>
+      `The state could not be written: ${c.detail}. The request was not recorded; nothing was changed.`,
     suggestion: () => 'Check the free space and the permissions of the state directory: holdfast doctor',
   },
   STATE_LOCKED: {
@@ -285,7 +292,8 @@ const TABLE: { readonly [K in ErrorCode]: Entry<ErrorContexts[K]> } = {
     status: 503,
     exit: 5,
     message: (c) => `No engine was found. Looked for: ${c.looked.join('; ')}.`,
-    suggestion: () => 'Install Docker (Debian: apt-get install docker.io), or try without one: holdfast server --engine local',
+    suggestion: () =>
+      'Install Docker (Debian: apt-get install docker.io), or try without one: holdfast server --engine local',
   },
   CONFIG_INVALID: {
     status: 500,
@@ -295,19 +303,23 @@ const TABLE: { readonly [K in ErrorCode]: Entry<ErrorContexts[K]> } = {
   LISTEN_UNSAFE: {
     status: 500,
     exit: 2,
-    message: (c) => `${c.address} is not a loopback address, and without TLS keys and data would cross the network in clear. Not started.`,
-    suggestion: () => 'Give --tls-cert and --tls-key, or say --insecure-listen when something in front does TLS.',
+    message: (c) =>
+      `${c.address} is not a loopback address, and without TLS keys and data would cross the network in clear. Not started.`,
+    suggestion: () =>
+      'Give --tls-cert and --tls-key, or say --insecure-listen when something in front does TLS.',
   },
   ADDRESS_IN_USE: {
     status: 500,
     exit: 4,
-    message: (c) => `${c.address} is in use by another program. Not started; sandboxes and data are as they were.`,
+    message: (c) =>
+      `${c.address} is in use by another program. Not started; sandboxes and data are as they were.`,
     suggestion: () => 'Choose another with --listen or HOLDFAST_LISTEN.',
   },
   SERVER_UNREACHABLE: {
     status: 503,
     exit: 5,
-    message: (c) => `No Holdfast server answers at ${c.url} (${c.detail}). Sandboxes keep running without it.`,
+    message: (c) =>
+      `No Holdfast server answers at ${c.url} (${c.detail}). Sandboxes keep running without it.`,
     suggestion: () => 'Start one: holdfast server',
   },
   EXEC_FAILED: {
@@ -318,12 +330,14 @@ const TABLE: { readonly [K in ErrorCode]: Entry<ErrorContexts[K]> } = {
   EXEC_NO_SHELL: {
     status: 422,
     exit: 126,
-    message: (c) => `The image of sandbox ${c.id} has no sh, so only plain commands (an argument list) can be run in it.`,
+    message: (c) =>
+      `The image of sandbox ${c.id} has no sh, so only plain commands (an argument list) can be run in it.`,
   },
   LANE_LOST: {
     status: 502,
     exit: 1,
-    message: (c) => `The command's connection into sandbox ${c.id} was lost: ${c.detail}. It may have run in part.`,
+    message: (c) =>
+      `The command's connection into sandbox ${c.id} was lost: ${c.detail}. It may have run in part.`,
   },
   PATH_NOT_FOUND: {
     status: 404,
@@ -339,12 +353,14 @@ const TABLE: { readonly [K in ErrorCode]: Entry<ErrorContexts[K]> } = {
   TIMEOUT: {
     status: 504,
     exit: 124,
-    message: (c) => `${c.what} was not done after ${c.afterMs} ms. What was accepted goes on in the background.`,
+    message: (c) =>
+      `${c.what} was not done after ${c.afterMs} ms. What was accepted goes on in the background.`,
   },
   INTERNAL: {
     status: 500,
     exit: 1,
-    message: (c) => `An error of Holdfast's own; it is in the server's log under request ${c.requestId}. Acknowledged work is safe.`,
+    message: (c) =>
+      `An error of Holdfast's own; it is in the server's log under request ${c.requestId}. Acknowledged work is safe.`,
   },
 }
 
@@ -364,7 +380,13 @@ export class HoldfastError extends Error {
   readonly details: unknown
   readonly wireCode: ErrorCode
 
-  constructor(code: ErrorCode, message: string, entry: { status: number; exit: number; wire?: ErrorCode }, suggestion: string | undefined, details: unknown) {
+  constructor(
+    code: ErrorCode,
+    message: string,
+    entry: { status: number; exit: number; wire?: ErrorCode },
+    suggestion: string | undefined,
+    details: unknown,
+  ) {
     super(message)
     this.name = 'HoldfastError'
     this.code = code
@@ -393,7 +415,9 @@ export function fail<K extends ErrorCode>(code: K, context: ErrorContexts[K]): H
 
 /** The exit code of an answer, from its HTTP status where this version does not know the code. */
 export function exitCodeFor(code: string, status: number): number {
-  const borrowed = Object.values<{ wire?: ErrorCode; status: number; exit: number }>(TABLE).find((e) => e.wire === code && e.status === status)
+  const borrowed = Object.values<{ wire?: ErrorCode; status: number; exit: number }>(TABLE).find(
+    (e) => e.wire === code && e.status === status,
+  )
   if (borrowed !== undefined) return borrowed.exit
   if (Object.hasOwn(TABLE, code)) return TABLE[code as ErrorCode].exit
   if (status === 404) return 3
@@ -405,5 +429,9 @@ export function exitCodeFor(code: string, status: number): number {
 
 /** Every code with its status, for the OpenAPI document and the docs. */
 export function errorCodes(): readonly { code: ErrorCode; status: number; exit: number }[] {
-  return (Object.keys(TABLE) as ErrorCode[]).map((code) => ({ code, status: TABLE[code].status, exit: TABLE[code].exit }))
+  return (Object.keys(TABLE) as ErrorCode[]).map((code) => ({
+    code,
+    status: TABLE[code].status,
+    exit: TABLE[code].exit,
+  }))
 }

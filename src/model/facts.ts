@@ -86,7 +86,12 @@ export class EngineError extends Error {
   readonly kind: EngineErrorKind
   readonly effect: 'none' | 'unknown'
 
-  constructor(kind: EngineErrorKind, effect: 'none' | 'unknown', message: string, options?: { cause?: unknown }) {
+  constructor(
+    kind: EngineErrorKind,
+    effect: 'none' | 'unknown',
+    message: string,
+    options?: { cause?: unknown },
+  ) {
     super(message, options)
     this.name = 'EngineError'
     this.kind = kind

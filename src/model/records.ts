@@ -2,12 +2,34 @@ import type { EngineRun } from './facts.ts'
 import type { SandboxId, VolumeUid } from './ids.ts'
 
 export type Desired = 'running' | 'paused' | 'stopped' | 'deleted'
-export type DesiredReason = 'user' | 'create' | 'update' | 'expiry' | 'idle' | 'apply' | 'exited' | 'oom' | 'external' | 'engine-restart' | 'create-failed'
+export type DesiredReason =
+  | 'user'
+  | 'create'
+  | 'update'
+  | 'expiry'
+  | 'idle'
+  | 'apply'
+  | 'exited'
+  | 'oom'
+  | 'external'
+  | 'engine-restart'
+  | 'create-failed'
 
 /** What a sandbox shows. The first group are OpenSandbox's words, the second ours. */
 export type Phase =
-  | 'Pending' | 'Running' | 'Pausing' | 'Paused' | 'Resuming' | 'Stopping' | 'Terminated' | 'Failed'
-  | 'Stopped' | 'Starting' | 'Lost' | 'Blocked' | 'Unknown'
+  | 'Pending'
+  | 'Running'
+  | 'Pausing'
+  | 'Paused'
+  | 'Resuming'
+  | 'Stopping'
+  | 'Terminated'
+  | 'Failed'
+  | 'Stopped'
+  | 'Starting'
+  | 'Lost'
+  | 'Blocked'
+  | 'Unknown'
 
 export type RestartPolicy =
   | { readonly kind: 'no' }
@@ -214,21 +236,61 @@ export interface VolumeRecord {
 }
 
 export type StepKind =
-  | 'pull-image' | 'create-volume' | 'remove-volume'
-  | 'create-instance' | 'start-instance' | 'stop-instance'
-  | 'pause-instance' | 'unpause-instance' | 'remove-instance'
+  | 'pull-image'
+  | 'create-volume'
+  | 'remove-volume'
+  | 'create-instance'
+  | 'start-instance'
+  | 'stop-instance'
+  | 'pause-instance'
+  | 'unpause-instance'
+  | 'remove-instance'
 
 /** One effect on an engine, as data: all names already chosen, no secret and no environment in it. */
 export type Step =
   | { readonly kind: 'pull-image'; readonly image: string }
   | { readonly kind: 'create-volume'; readonly uid: VolumeUid; readonly name: string }
   | { readonly kind: 'remove-volume'; readonly uid: VolumeUid; readonly name: string; readonly why: string }
-  | { readonly kind: 'create-instance'; readonly name: string; readonly uid: string; readonly number: number; readonly specHash: string }
-  | { readonly kind: 'start-instance'; readonly name: string; readonly uid: string; readonly engineId: string }
-  | { readonly kind: 'stop-instance'; readonly name: string; readonly uid: string; readonly engineId: string; readonly graceMs: number; readonly why: string }
-  | { readonly kind: 'pause-instance'; readonly name: string; readonly uid: string; readonly engineId: string }
-  | { readonly kind: 'unpause-instance'; readonly name: string; readonly uid: string; readonly engineId: string }
-  | { readonly kind: 'remove-instance'; readonly name: string; readonly uid: string; readonly engineId: string; readonly why: string }
+  | {
+      readonly kind: 'create-instance'
+      readonly name: string
+      readonly uid: string
+      readonly number: number
+      readonly specHash: string
+    }
+  | {
+      readonly kind: 'start-instance'
+      readonly name: string
+      readonly uid: string
+      readonly engineId: string
+    }
+  | {
+      readonly kind: 'stop-instance'
+      readonly name: string
+      readonly uid: string
+      readonly engineId: string
+      readonly graceMs: number
+      readonly why: string
+    }
+  | {
+      readonly kind: 'pause-instance'
+      readonly name: string
+      readonly uid: string
+      readonly engineId: string
+    }
+  | {
+      readonly kind: 'unpause-instance'
+      readonly name: string
+      readonly uid: string
+      readonly engineId: string
+    }
+  | {
+      readonly kind: 'remove-instance'
+      readonly name: string
+      readonly uid: string
+      readonly engineId: string
+      readonly why: string
+    }
 
 /** `open` until the outcome is known; `abandoned` when it is no longer wanted and certainly without effect. */
 export type JournalState = 'open' | 'done' | 'failed' | 'abandoned'

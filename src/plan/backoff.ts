@@ -28,7 +28,12 @@ export function nextBackoff(
 }
 
 /** Opens, or keeps, the breaker once `attempts` failures came in a row. */
-export function nextBreaker(previous: Breaker | null, attempts: number, reason: string, now: number): Breaker | null {
+export function nextBreaker(
+  previous: Breaker | null,
+  attempts: number,
+  reason: string,
+  now: number,
+): Breaker | null {
   if (attempts < BREAKER_AFTER) return previous
   return { since: previous?.since ?? now, reason, probeAt: now + BREAKER_PROBE_MS }
 }

@@ -30,11 +30,24 @@ export function planCreate(view: SandboxView, draft: Draft): SandboxDecision {
   const declared = adoptDeclaredVolumes(view, draft, view.image)
   if (declared !== null) return declared
 
-  const reuse = view.open.find((r) => r.step.kind === 'create-instance' && r.step.name === draft.record.instance?.name)
+  const reuse = view.open.find(
+    (r) => r.step.kind === 'create-instance' && r.step.name === draft.record.instance?.name,
+  )
   const ref = chooseInstance(view, draft)
   markSeeding(view, draft)
-  const step: Step = { kind: 'create-instance', name: ref.name, uid: ref.uid, number: ref.number, specHash: ref.specHash }
-  return take(draft, making(draft, 'Creating', `Instance ${ref.number} is being made.`), step, reuse?.id ?? null)
+  const step: Step = {
+    kind: 'create-instance',
+    name: ref.name,
+    uid: ref.uid,
+    number: ref.number,
+    specHash: ref.specHash,
+  }
+  return take(
+    draft,
+    making(draft, 'Creating', `Instance ${ref.number} is being made.`),
+    step,
+    reuse?.id ?? null,
+  )
 }
 
 /** Names the next instance, or keeps the name of one whose create has not been seen to succeed. */
@@ -117,8 +130,17 @@ export function lostVolume(draft: Draft, row: VolumeRecord): SandboxDecision {
 function remakeHalfSeeded(draft: Draft, row: VolumeRecord, inFlight: number | null): SandboxDecision {
   draft.changedVolumes.set(row.uid, remade(row))
   draft.kicks.add(volumeKey(row.uid))
-  tell(draft, 'Normal', 'VolumeRemade', `The half-seeded volume ${row.physicalName} is made anew; nothing had run on it.`)
-  return rest(draft, { ...making(draft, 'WaitingForVolume', `The volume ${row.claim} is being made.`), next: 'create-volume' }, inFlight)
+  tell(
+    draft,
+    'Normal',
+    'VolumeRemade',
+    `The half-seeded volume ${row.physicalName} is made anew; nothing had run on it.`,
+  )
+  return rest(
+    draft,
+    { ...making(draft, 'WaitingForVolume', `The volume ${row.claim} is being made.`), next: 'create-volume' },
+    inFlight,
+  )
 }
 
 /** The row with the next physical name; the former one is left to be removed. */
@@ -159,7 +181,12 @@ function planPull(view: SandboxView, draft: Draft): SandboxDecision {
     )
   }
   const reuse = view.open.find((r) => r.step.kind === 'pull-image' && r.step.image === image)
-  return take(draft, making(draft, 'Pulling', `The image ${image} is being pulled.`), { kind: 'pull-image', image }, reuse?.id ?? null)
+  return take(
+    draft,
+    making(draft, 'Pulling', `The image ${image} is being pulled.`),
+    { kind: 'pull-image', image },
+    reuse?.id ?? null,
+  )
 }
 
 /**
@@ -205,7 +232,11 @@ function adoptDeclaredVolumes(view: SandboxView, draft: Draft, image: ImageFacts
   draft.record = { ...record, imageId: image.id, imageMounts: [...record.imageMounts, ...added] }
   if (added.length === 0) return null
   return rest(draft, {
-    ...making(draft, 'WaitingForVolume', `Volumes for the paths that the image declares are being made: ${added.map((m) => m.path).join(', ')}.`),
+    ...making(
+      draft,
+      'WaitingForVolume',
+      `Volumes for the paths that the image declares are being made: ${added.map((m) => m.path).join(', ')}.`,
+    ),
     next: 'create-volume',
   })
 }

@@ -29,7 +29,8 @@ export function planDelete(view: SandboxView, draft: Draft, facts: InstanceFacts
   }
   const until = openCreateUntil(view.open, view.now)
   if (until !== null) {
-    const text = 'A create was under way when the delete came; its outcome is waited for, so that nothing is left behind.'
+    const text =
+      'A create was under way when the delete came; its outcome is waited for, so that nothing is left behind.'
     return rest(draft, deleting(text, 'observe', until), until)
   }
   return gone(view, draft)
@@ -44,13 +45,37 @@ function removePresent(
   const ref = draft.record.instance
   if (ref === null) return gone(view, draft)
   const reuse = (kind: string): number | null => view.open.find((r) => r.step.kind === kind)?.id ?? null
-  const wasAsked = draft.settled.length === 0 && view.open.some((r) => r.step.kind === 'stop-instance' && r.attempts >= 2)
+  const wasAsked =
+    draft.settled.length === 0 && view.open.some((r) => r.step.kind === 'stop-instance' && r.attempts >= 2)
   if (facts.state === 'running' && !facts.paused && keepsData(view, draft) && !wasAsked) {
-    const step = { kind: 'stop-instance', name: ref.name, uid: ref.uid, engineId: facts.id, graceMs: draft.record.stopGraceMs, why: 'delete' } as const
-    return take(draft, deleting('It is asked to end, because volumes outlive it.', 'stop-instance'), step, reuse('stop-instance'))
+    const step = {
+      kind: 'stop-instance',
+      name: ref.name,
+      uid: ref.uid,
+      engineId: facts.id,
+      graceMs: draft.record.stopGraceMs,
+      why: 'delete',
+    } as const
+    return take(
+      draft,
+      deleting('It is asked to end, because volumes outlive it.', 'stop-instance'),
+      step,
+      reuse('stop-instance'),
+    )
   }
-  const step = { kind: 'remove-instance', name: ref.name, uid: ref.uid, engineId: facts.id, why: 'delete' } as const
-  return take(draft, deleting('Its instance is being removed.', 'remove-instance'), step, reuse('remove-instance'))
+  const step = {
+    kind: 'remove-instance',
+    name: ref.name,
+    uid: ref.uid,
+    engineId: facts.id,
+    why: 'delete',
+  } as const
+  return take(
+    draft,
+    deleting('Its instance is being removed.', 'remove-instance'),
+    step,
+    reuse('remove-instance'),
+  )
 }
 
 /** Data that outlives the sandbox deserves an orderly end of its writer; data that goes with it does not need one. */
@@ -98,7 +123,10 @@ function gone(view: SandboxView, draft: Draft): SandboxDecision {
       {
         phase: 'Failed',
         reason: 'CreateRefused',
-        message: draft.record.status.reason === 'CreateRefused' ? draft.record.status.message : `The engine refused it: ${draft.record.backoff?.error ?? 'no reason was given'}. Nothing was started.`,
+        message:
+          draft.record.status.reason === 'CreateRefused'
+            ? draft.record.status.message
+            : `The engine refused it: ${draft.record.backoff?.error ?? 'no reason was given'}. Nothing was started.`,
         difference: '',
       },
       readableUntil,
@@ -111,7 +139,17 @@ function gone(view: SandboxView, draft: Draft): SandboxDecision {
     engine: draft.record.engine,
     at: view.now,
   })
-  draft.record = { ...draft.record, deletedAt: view.now, observedGeneration: draft.record.generation, backoff: null, breaker: null }
+  draft.record = {
+    ...draft.record,
+    deletedAt: view.now,
+    observedGeneration: draft.record.generation,
+    backoff: null,
+    breaker: null,
+  }
   tell(draft, 'Normal', 'Deleted', `It is gone (${draft.record.desiredReason}).`)
-  return rest(draft, { phase: 'Terminated', reason: 'Deleted', message: `Deleted (${draft.record.desiredReason}).` })
+  return rest(draft, {
+    phase: 'Terminated',
+    reason: 'Deleted',
+    message: `Deleted (${draft.record.desiredReason}).`,
+  })
 }

@@ -38,7 +38,13 @@ export function draftOf(view: SandboxView): Draft {
 
 /** Lets go of an instance that is confirmed absent; its tombstone keeps a late remnant recognisable. */
 export function retire(view: SandboxView, draft: Draft, ref: InstanceRef): void {
-  draft.tombstones.push({ uid: ref.uid, kind: 'instance', name: ref.name, engine: draft.record.engine, at: view.now })
+  draft.tombstones.push({
+    uid: ref.uid,
+    kind: 'instance',
+    name: ref.name,
+    engine: draft.record.engine,
+    at: view.now,
+  })
   draft.record = { ...draft.record, instance: null }
 }
 
@@ -84,7 +90,12 @@ export function rest(draft: Draft, status: StatusInput, wakeAt: number | null = 
 }
 
 /** Ends a pass with one step; the next pass looks again and decides from facts. */
-export function take(draft: Draft, status: StatusInput, step: Step, retryOf: number | null = null): SandboxDecision {
+export function take(
+  draft: Draft,
+  status: StatusInput,
+  step: Step,
+  retryOf: number | null = null,
+): SandboxDecision {
   return finish(draft, { next: step.kind, ...status }, step, retryOf, null)
 }
 

@@ -17,14 +17,21 @@ export function trustClock(now: number, monotonic: number): ClockTrust {
  * One reading. A step of the wall clock by more than a minute holds expiry until a second reading, a minute later,
  * confirms it: one bad clock step must not delete anything.
  */
-export function readClock(trust: ClockTrust, now: number, monotonic: number): { readonly trust: ClockTrust; readonly mayExpire: boolean } {
+export function readClock(
+  trust: ClockTrust,
+  now: number,
+  monotonic: number,
+): { readonly trust: ClockTrust; readonly mayExpire: boolean } {
   const offset = now - monotonic
   if (Math.abs(offset - trust.offsetMs) <= CLOCK_DISAGREE_MS) {
     return { trust: { offsetMs: offset, suspect: null }, mayExpire: true }
   }
   const suspect = trust.suspect
   if (suspect === null || Math.abs(offset - suspect.offsetMs) > CLOCK_DISAGREE_MS) {
-    return { trust: { offsetMs: trust.offsetMs, suspect: { offsetMs: offset, sinceMonotonic: monotonic } }, mayExpire: false }
+    return {
+      trust: { offsetMs: trust.offsetMs, suspect: { offsetMs: offset, sinceMonotonic: monotonic } },
+      mayExpire: false,
+    }
   }
   if (monotonic - suspect.sinceMonotonic < CLOCK_CONFIRM_MS) return { trust, mayExpire: false }
   return { trust: { offsetMs: offset, suspect: null }, mayExpire: true }

@@ -19,7 +19,8 @@ it('waits longer after each failure, and opens the breaker in the end', () => {
 
 it('an engine that does not answer opens no breaker and waits seconds at most', () => {
   let record = withInstance()
-  for (let i = 0; i < 30; i++) record = afterSandboxFailure(record, createStep, { ...failed, kind: 'unreachable' }, NOW, 0.5)
+  for (let i = 0; i < 30; i++)
+    record = afterSandboxFailure(record, createStep, { ...failed, kind: 'unreachable' }, NOW, 0.5)
   expect(record.breaker).toBeNull()
   expect((record.backoff?.nextAt ?? 0) - NOW).toBeLessThanOrEqual(5_000)
 })
@@ -27,7 +28,10 @@ it('an engine that does not answer opens no breaker and waits seconds at most', 
 it('a spec that the engine refuses for good ends the first create, and no later one', () => {
   const refused: StepFailure = { kind: 'invalid', effect: 'none', message: 'bad' }
   const first = aSandbox({ instanceSeq: 1 })
-  expect(afterSandboxFailure(first, createStep, refused, NOW, 0)).toMatchObject({ desired: 'deleted', desiredReason: 'create-failed' })
+  expect(afterSandboxFailure(first, createStep, refused, NOW, 0)).toMatchObject({
+    desired: 'deleted',
+    desiredReason: 'create-failed',
+  })
   const later = withInstance({ generation: 2 })
   expect(afterSandboxFailure(later, createStep, refused, NOW, 0).desired).toBe('running')
 })

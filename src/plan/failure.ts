@@ -56,7 +56,12 @@ export function afterSandboxFailure(
 }
 
 /** The volume's row after a failed step. */
-export function afterVolumeFailure(record: VolumeRecord, failure: StepFailure, now: number, random: number): VolumeRecord {
+export function afterVolumeFailure(
+  record: VolumeRecord,
+  failure: StepFailure,
+  now: number,
+  random: number,
+): VolumeRecord {
   if (isOurs(failure.kind)) return record
   return { ...record, backoff: backoffFor(record.backoff, failure, now, random) }
 }

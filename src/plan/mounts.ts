@@ -31,7 +31,11 @@ export function mountFault(
     if (row === undefined) return { text: `the volume ${mount.claim} has no row`, volume: null, gone: true }
     const facts = seen.get(row.physicalName)
     if (facts === undefined || facts === null) {
-      return { text: `the volume ${row.claim} (${row.physicalName}) is gone from the engine`, volume: row, gone: true }
+      return {
+        text: `the volume ${row.claim} (${row.physicalName}) is gone from the engine`,
+        volume: row,
+        gone: true,
+      }
     }
     if (!isExpectedVolume(row, facts, installation)) {
       return {
@@ -42,7 +46,11 @@ export function mountFault(
     }
     const mounted = instance.mounts.find((m) => m.path === mount.path)
     if (mounted === undefined || mounted.volume !== row.physicalName) {
-      return { text: `the instance does not mount ${row.physicalName} at ${mount.path}`, volume: row, gone: false }
+      return {
+        text: `the instance does not mount ${row.physicalName} at ${mount.path}`,
+        volume: row,
+        gone: false,
+      }
     }
   }
   return null

@@ -8,7 +8,12 @@ import { isExpectedVolume } from './mounts.ts'
  * Whether a full list gives reason to look at a sandbox more closely. Saying yes too often costs one look; a sandbox
  * that is as wanted must give no, so that an idle installation stays still.
  */
-export function sandboxNeedsPass(record: SandboxRecord, facts: InstanceFacts | null, installation: string, now: number): boolean {
+export function sandboxNeedsPass(
+  record: SandboxRecord,
+  facts: InstanceFacts | null,
+  installation: string,
+  now: number,
+): boolean {
   if (record.deletedAt !== null) return false
   const due = record.status.nextAt
   if (due !== null && due <= now) return true
@@ -37,7 +42,12 @@ export function sandboxNeedsPass(record: SandboxRecord, facts: InstanceFacts | n
 }
 
 /** The same for a volume. `ownerGoing` is true when its sandbox is desired deleted, or finished. */
-export function volumeNeedsPass(record: VolumeRecord, facts: VolumeFacts | null, installation: string, ownerGoing: boolean): boolean {
+export function volumeNeedsPass(
+  record: VolumeRecord,
+  facts: VolumeFacts | null,
+  installation: string,
+  ownerGoing: boolean,
+): boolean {
   if (record.state === 'removed') return false
   if (record.state !== 'ready' || record.discarded.length > 0 || record.purge !== null) return true
   if (facts === null || !isExpectedVolume(record, facts, installation)) return true

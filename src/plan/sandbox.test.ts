@@ -22,7 +22,9 @@ const removal = new Set(['remove-instance', 'remove-volume', 'stop-instance'])
 
 describe('create', () => {
   it('waits for a volume that is only planned, and kicks it', () => {
-    const d = planSandbox(view(aSandbox(), null, { volumes: [aVolume({ state: 'planned', seed: 'pending' })] }))
+    const d = planSandbox(
+      view(aSandbox(), null, { volumes: [aVolume({ state: 'planned', seed: 'pending' })] }),
+    )
     expect(d.step).toBeNull()
     expect(d.kicks).toEqual(['volume/volume0000000000'])
     expect(d.record.status.phase).toBe('Pending')
@@ -37,18 +39,33 @@ describe('create', () => {
   })
 
   it('retries an open create under the same name and row', () => {
-    const record = aSandbox({ instance: aRef({ engineId: null, run: null, startedAt: null }), instanceSeq: 1 })
+    const record = aSandbox({
+      instance: aRef({ engineId: null, run: null, startedAt: null }),
+      instanceSeq: 1,
+    })
     const d = planSandbox(view(record, null, { open: [openRow(createStep)] }))
-    expect(d.step).toMatchObject({ kind: 'create-instance', name: 'hf-sandbox000000000-1', uid: 'instance00000000' })
+    expect(d.step).toMatchObject({
+      kind: 'create-instance',
+      name: 'hf-sandbox000000000-1',
+      uid: 'instance00000000',
+    })
     expect(d.retryOf).toBe(7)
   })
 
   it('makes a half-seeded volume anew under another name, and removes the first later', () => {
     const record = aSandbox({ instance: aRef({ engineId: null }), instanceSeq: 1 })
-    const d = planSandbox(view(record, null, { volumes: [aVolume({ seed: 'seeding' })], open: [openRow(createStep)] }))
+    const d = planSandbox(
+      view(record, null, { volumes: [aVolume({ seed: 'seeding' })], open: [openRow(createStep)] }),
+    )
     expect(d.step).toBeNull()
     expect(d.changedVolumes).toMatchObject([
-      { physicalName: 'workspace-volume0000000000-2', make: 2, seed: 'pending', state: 'planned', discarded: ['workspace-volume0000000000'] },
+      {
+        physicalName: 'workspace-volume0000000000-2',
+        make: 2,
+        seed: 'pending',
+        state: 'planned',
+        discarded: ['workspace-volume0000000000'],
+      },
     ])
   })
 
@@ -61,13 +78,18 @@ describe('create', () => {
   it('gives paths that the image declares a managed volume each, once', () => {
     const image = { id: 'image-2', entrypoint: [], command: [], volumes: ['/data', '/sandbox/x'], user: '' }
     const d = planSandbox(view(aSandbox(), null, { image }))
-    expect(d.newVolumes.map((v) => [v.kind, v.retention, v.claim])).toEqual([['image', 'delete', 'image-data']])
+    expect(d.newVolumes.map((v) => [v.kind, v.retention, v.claim])).toEqual([
+      ['image', 'delete', 'image-data'],
+    ])
     expect(d.record.imageMounts.map((m) => m.path)).toEqual(['/data'])
     expect(d.record.imageId).toBe('image-2')
   })
 
   it('pulls a missing image, and is Blocked where it cannot', () => {
-    expect(planSandbox(view(aSandbox(), null, { image: null })).step).toEqual({ kind: 'pull-image', image: 'img' })
+    expect(planSandbox(view(aSandbox(), null, { image: null })).step).toEqual({
+      kind: 'pull-image',
+      image: 'img',
+    })
     const d = planSandbox(view(aSandbox(), null, { image: null, canPull: false }))
     expect(d.step).toBeNull()
     expect(d.record.status).toMatchObject({ phase: 'Blocked', reason: 'ImageMissing' })
@@ -84,7 +106,9 @@ describe('start', () => {
     ['gone', null],
     ['unlabelled: an engine made it silently', volumeFacts({ labels: {} })],
   ])('never starts on a volume that is %s', (_what, seen) => {
-    const d = planSandbox(view(withInstance(), facts({ state: 'stopped', startedAt: null }), { volumeSeen: seen }))
+    const d = planSandbox(
+      view(withInstance(), facts({ state: 'stopped', startedAt: null }), { volumeSeen: seen }),
+    )
     expect(d.step?.kind).toBe('remove-instance')
     expect(d.record.status.phase).toBe('Lost')
     const later = planSandbox(view(withInstance(), exited({ run: OTHER_RUN }), { volumeSeen: seen }))
@@ -93,7 +117,11 @@ describe('start', () => {
   })
 
   it('removes an instance that mounts another volume than journaled', () => {
-    const wrong = facts({ state: 'stopped', startedAt: null, mounts: [{ path: '/sandbox', volume: 'else', readOnly: false }] })
+    const wrong = facts({
+      state: 'stopped',
+      startedAt: null,
+      mounts: [{ path: '/sandbox', volume: 'else', readOnly: false }],
+    })
     expect(planSandbox(view(withInstance(), wrong)).step?.kind).toBe('remove-instance')
   })
 })
@@ -106,17 +134,20 @@ describe('exits are classified by circumstance, never by code', () => {
     expect(d.record.desired).toBe('running')
   })
 
-  it.each([0, 137, 255])('status %i under the same run is provisional first, then the workload’s own', (exitCode) => {
-    const first = planSandbox(view(withInstance(), exited({ exitCode })))
-    expect(first.record.lastExit?.class).toBe('provisional')
-    expect(first.step).toBeNull()
-    expect(first.record.desired).toBe('running')
-    const later = NOW + EXIT_SETTLE_MS
-    expect(planSandbox(view(first.record, exited({ exitCode }), { now: later })).need).toBe('exit-cause')
-    const d = planSandbox(view(first.record, exited({ exitCode }), { now: later, exitCause: 'own' }))
-    expect(d.record.lastExit?.class).toBe('workload')
-    expect(d.record).toMatchObject({ desired: 'stopped', desiredReason: 'exited' })
-  })
+  it.each([0, 137, 255])(
+    'status %i under the same run is provisional first, then the workload’s own',
+    (exitCode) => {
+      const first = planSandbox(view(withInstance(), exited({ exitCode })))
+      expect(first.record.lastExit?.class).toBe('provisional')
+      expect(first.step).toBeNull()
+      expect(first.record.desired).toBe('running')
+      const later = NOW + EXIT_SETTLE_MS
+      expect(planSandbox(view(first.record, exited({ exitCode }), { now: later })).need).toBe('exit-cause')
+      const d = planSandbox(view(first.record, exited({ exitCode }), { now: later, exitCause: 'own' }))
+      expect(d.record.lastExit?.class).toBe('workload')
+      expect(d.record).toMatchObject({ desired: 'stopped', desiredReason: 'exited' })
+    },
+  )
 
   it('an exit that turns out to be the engine’s stop is not the workload’s', () => {
     const first = planSandbox(view(withInstance(), exited({ exitCode: 0 })))
@@ -132,15 +163,33 @@ describe('exits are classified by circumstance, never by code', () => {
     ['on-failure:1, used up', { kind: 'on-failure', max: 1 } as const, 1, false, 1],
     ['always, status 0', { kind: 'always' } as const, 0, true],
   ])('policy %s', (_name, restartPolicy, exitCode, again, restarts = 0) => {
-    const lastExit = { instance: 1, startedAt: NOW - 500, finishedAt: NOW - 10, code: exitCode, class: 'provisional', seenAt: NOW - 5000 } as const
-    const d = planSandbox(view(withInstance({ restartPolicy, restarts, lastExit }), exited({ exitCode }), { exitCause: 'own' }))
+    const lastExit = {
+      instance: 1,
+      startedAt: NOW - 500,
+      finishedAt: NOW - 10,
+      code: exitCode,
+      class: 'provisional',
+      seenAt: NOW - 5000,
+    } as const
+    const d = planSandbox(
+      view(withInstance({ restartPolicy, restarts, lastExit }), exited({ exitCode }), { exitCause: 'own' }),
+    )
     expect(d.record.desired).toBe(again ? 'running' : 'stopped')
     expect(d.step?.kind ?? null).toBe(again ? 'start-instance' : null)
   })
 
   it('a stop by somebody else and running out of memory have classes of their own', () => {
-    const lastExit = { instance: 1, startedAt: NOW - 500, finishedAt: NOW - 10, code: 137, class: 'provisional', seenAt: NOW - 5000 } as const
-    const other = planSandbox(view(withInstance({ lastExit }), exited({ exitCode: 137 }), { exitCause: 'external' }))
+    const lastExit = {
+      instance: 1,
+      startedAt: NOW - 500,
+      finishedAt: NOW - 10,
+      code: 137,
+      class: 'provisional',
+      seenAt: NOW - 5000,
+    } as const
+    const other = planSandbox(
+      view(withInstance({ lastExit }), exited({ exitCode: 137 }), { exitCause: 'external' }),
+    )
     expect(other.record).toMatchObject({ desired: 'stopped', desiredReason: 'external' })
     const oom = planSandbox(view(withInstance({ lastExit }), exited({ exitCode: 137, oomKilled: true })))
     expect(oom.record).toMatchObject({ desired: 'stopped', desiredReason: 'oom' })
@@ -153,8 +202,21 @@ describe('exits are classified by circumstance, never by code', () => {
   })
 
   it('a crash loop opens the breaker, and the next try has a time', () => {
-    const lastExit = { instance: 1, startedAt: NOW - 500, finishedAt: NOW - 10, code: 1, class: 'provisional', seenAt: NOW - 5000 } as const
-    const d = planSandbox(view(withInstance({ lastExit, restarts: 11, restartPolicy: { kind: 'always' } }), exited({ exitCode: 1 }), { exitCause: 'own' }))
+    const lastExit = {
+      instance: 1,
+      startedAt: NOW - 500,
+      finishedAt: NOW - 10,
+      code: 1,
+      class: 'provisional',
+      seenAt: NOW - 5000,
+    } as const
+    const d = planSandbox(
+      view(
+        withInstance({ lastExit, restarts: 11, restartPolicy: { kind: 'always' } }),
+        exited({ exitCode: 1 }),
+        { exitCause: 'own' },
+      ),
+    )
     expect(d.step).toBeNull()
     expect(d.record.status).toMatchObject({ phase: 'Failed', reason: 'CrashLoop' })
     expect(d.wakeAt).toBe(d.record.breaker?.probeAt)
@@ -193,7 +255,19 @@ describe('gone, stopped, paused, updated, deleted', () => {
     const record = withInstance({ specHash: 'v1-new', generation: 2 })
     expect(planSandbox(view(record, facts())).step?.kind).toBe('stop-instance')
     expect(planSandbox(view(record, exited())).step?.kind).toBe('remove-instance')
-    const gone = planSandbox(view(record, null, { open: [openRow({ kind: 'remove-instance', name: aRef().name, uid: aRef().uid, engineId: 'engine-id-1', why: 'update' })] }))
+    const gone = planSandbox(
+      view(record, null, {
+        open: [
+          openRow({
+            kind: 'remove-instance',
+            name: aRef().name,
+            uid: aRef().uid,
+            engineId: 'engine-id-1',
+            why: 'update',
+          }),
+        ],
+      }),
+    )
     expect(gone.step).toMatchObject({ kind: 'create-instance', number: 2 })
   })
 
@@ -224,14 +298,33 @@ describe('gone, stopped, paused, updated, deleted', () => {
   it('a delete asks the workload to end first when data outlives it', () => {
     const record = withInstance({ desired: 'deleted' })
     expect(planSandbox(view(record, facts())).step?.kind).toBe('remove-instance')
-    expect(planSandbox(view(record, facts(), { volumes: [aVolume({ retention: 'retain' })] })).step?.kind).toBe('stop-instance')
+    expect(
+      planSandbox(view(record, facts(), { volumes: [aVolume({ retention: 'retain' })] })).step?.kind,
+    ).toBe('stop-instance')
   })
 })
 
 describe('properties', () => {
   const desired = fc.constantFrom<Desired>('running', 'paused', 'stopped', 'deleted')
-  const phase = fc.constantFrom<Phase>('Pending', 'Running', 'Stopped', 'Lost', 'Blocked', 'Failed', 'Paused', 'Unknown')
-  const anyFacts = fc.constantFrom(null, facts(), facts({ paused: true }), exited(), exited({ run: OTHER_RUN }), facts({ state: 'stopped', startedAt: null }), facts({ labels: {} }))
+  const phase = fc.constantFrom<Phase>(
+    'Pending',
+    'Running',
+    'Stopped',
+    'Lost',
+    'Blocked',
+    'Failed',
+    'Paused',
+    'Unknown',
+  )
+  const anyFacts = fc.constantFrom(
+    null,
+    facts(),
+    facts({ paused: true }),
+    exited(),
+    exited({ run: OTHER_RUN }),
+    facts({ state: 'stopped', startedAt: null }),
+    facts({ labels: {} }),
+  )
   const ref = fc.constantFrom(null, aRef(), aRef({ engineId: null, run: null, startedAt: null }))
   const record = fc.record({ desired, phase, ref, restartSeq: fc.nat(1), recoverSeq: fc.nat(1) }).map((r) =>
     aSandbox({
@@ -248,7 +341,9 @@ describe('properties', () => {
   it('an observation that failed leads to no step and changes nothing that is wanted', () => {
     fc.assert(
       fc.property(record, open, (r, o) => {
-        const d = planSandbox(view(r, null, { open: o, observed: { known: false, error: 'away', since: NOW } }))
+        const d = planSandbox(
+          view(r, null, { open: o, observed: { known: false, error: 'away', since: NOW } }),
+        )
         expect(d.step).toBeNull()
         expect(d.record).toMatchObject({ desired: r.desired, instance: r.instance, deletedAt: null })
         expect(d.newVolumes.length + d.changedVolumes.length + d.tombstones.length + d.settled.length).toBe(0)
@@ -291,7 +386,8 @@ describe('properties', () => {
     fc.assert(
       fc.property(record, anyFacts, (r, f) => {
         const d = planSandbox(view(r, f))
-        if (d.step !== null || d.need !== undefined || d.newVolumes.length + d.changedVolumes.length > 0) return
+        if (d.step !== null || d.need !== undefined || d.newVolumes.length + d.changedVolumes.length > 0)
+          return
         const again = planSandbox(view(d.record, f))
         expect(again.step === null || d.record.lastExit?.class === 'provisional').toBe(true)
         expect(again.events).toEqual([])

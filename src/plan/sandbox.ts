@@ -29,7 +29,6 @@ export function planSandbox(view: SandboxView): SandboxDecision {
 }
 
 function decide(view: SandboxView, draft: Draft): SandboxDecision {
-
   const facts = ownFacts(view, draft)
   settleOpen(view, draft, facts)
   if (draft.record.desired === 'deleted') return planDelete(view, draft, facts)
@@ -89,8 +88,12 @@ function settleLeftovers(view: SandboxView, d: SandboxDecision): SandboxDecision
   const left = view.open.filter((r) => r.id !== d.retryOf && d.settled.every((s) => s.id !== r.id))
   const over = left.filter((r) => r.deadlineAt <= view.now)
   const waits = left.filter((r) => r.deadlineAt > view.now).map((r) => r.deadlineAt)
-  const settled = [...d.settled, ...over.map((r) => settledAs(r, 'abandoned', 'no longer wanted, and without effect'))]
-  const wakeAt = d.step === null && waits.length > 0 ? Math.min(d.wakeAt ?? Number.POSITIVE_INFINITY, ...waits) : d.wakeAt
+  const settled = [
+    ...d.settled,
+    ...over.map((r) => settledAs(r, 'abandoned', 'no longer wanted, and without effect')),
+  ]
+  const wakeAt =
+    d.step === null && waits.length > 0 ? Math.min(d.wakeAt ?? Number.POSITIVE_INFINITY, ...waits) : d.wakeAt
   return { ...d, settled, wakeAt }
 }
 
@@ -132,10 +135,16 @@ function recoverIfAsked(view: SandboxView, draft: Draft, facts: InstanceFacts | 
   const record = draft.record
   const asked = record.recoverSeq > record.recoveredSeq
   const ref = record.instance
-  const gone = ref !== null && ref.engineId !== null && facts === null && openCreateUntil(view.open, view.now) === null
+  const gone =
+    ref !== null && ref.engineId !== null && facts === null && openCreateUntil(view.open, view.now) === null
   if (asked) replaceLostVolumes(view, draft)
   if (gone && record.desired === 'running' && (asked || record.restartPolicy.kind === 'always')) {
-    tell(draft, 'Warning', 'InstanceLost', `Instance ${ref.number} is gone from the engine; instance ${record.instanceSeq + 1} takes its place on the same volumes.`)
+    tell(
+      draft,
+      'Warning',
+      'InstanceLost',
+      `Instance ${ref.number} is gone from the engine; instance ${record.instanceSeq + 1} takes its place on the same volumes.`,
+    )
     retire(view, draft, ref)
   }
   if (asked) draft.record = { ...draft.record, recoveredSeq: record.recoverSeq }
@@ -143,7 +152,9 @@ function recoverIfAsked(view: SandboxView, draft: Draft, facts: InstanceFacts | 
 
 /** A volume that is gone stays gone: the person who asked to recover goes on with a new one, and is told. */
 function replaceLostVolumes(view: SandboxView, draft: Draft): void {
-  const seen: ReadonlyMap<string, VolumeFacts | null> = view.observed.known ? view.observed.value.volumes : new Map()
+  const seen: ReadonlyMap<string, VolumeFacts | null> = view.observed.known
+    ? view.observed.value.volumes
+    : new Map()
   for (const mount of volumeMounts(draft.record)) {
     const row = view.volumes.find((v) => v.uid === mount.volume)
     if (row === undefined || !row.managed || row.state !== 'lost') continue
@@ -152,7 +163,12 @@ function replaceLostVolumes(view: SandboxView, draft: Draft): void {
     if (facts !== null && isExpectedVolume(row, facts, view.installation)) continue
     draft.changedVolumes.set(row.uid, { ...remade(row), seed: row.kind === 'claim' ? 'none' : 'pending' })
     draft.kicks.add(`volume/${row.uid}`)
-    tell(draft, 'Warning', 'VolumeReplaced', `The volume ${row.physicalName} was gone with its data; a new, empty one takes its place because recover was asked for.`)
+    tell(
+      draft,
+      'Warning',
+      'VolumeReplaced',
+      `The volume ${row.physicalName} was gone with its data; a new, empty one takes its place because recover was asked for.`,
+    )
   }
 }
 
@@ -213,7 +229,11 @@ function planAbsent(view: SandboxView, draft: Draft): SandboxDecision {
   }
   if (ref !== null) retire(view, draft, ref)
   draft.record = { ...draft.record, observedGeneration: record.generation }
-  return rest(draft, { phase: 'Stopped', reason: 'NoInstance', message: 'It is stopped, and no instance was made yet.' })
+  return rest(draft, {
+    phase: 'Stopped',
+    reason: 'NoInstance',
+    message: 'It is stopped, and no instance was made yet.',
+  })
 }
 
 /** The record stays, with what survives; only `recover`, or the policy, makes the next instance. */
@@ -222,18 +242,32 @@ function lost(view: SandboxView, draft: Draft, ref: InstanceRef): SandboxDecisio
   if (until !== null) {
     return rest(
       draft,
-      { phase: 'Unknown', reason: 'OutcomeUnknown', message: 'A create is under way; its outcome is not known yet.', difference: 'not known', next: 'observe', nextAt: until },
+      {
+        phase: 'Unknown',
+        reason: 'OutcomeUnknown',
+        message: 'A create is under way; its outcome is not known yet.',
+        difference: 'not known',
+        next: 'observe',
+        nextAt: until,
+      },
       until,
     )
   }
   const last = draft.record.lastExit
   // Whoever removed the instance ended it as well: no second look can make this exit more certain.
-  if (last?.class === 'provisional') draft.record = { ...draft.record, lastExit: { ...last, class: 'external' } }
+  if (last?.class === 'provisional')
+    draft.record = { ...draft.record, lastExit: { ...last, class: 'external' } }
   const survivors = view.volumes.filter((v) => v.state === 'ready').map((v) => v.claim)
   if (draft.record.status.phase !== 'Lost') {
-    tell(draft, 'Warning', 'InstanceLost', `Instance ${ref.number} (${ref.name}) is gone from the engine. Surviving volumes: ${survivors.join(', ') || 'none'}.`)
+    tell(
+      draft,
+      'Warning',
+      'InstanceLost',
+      `Instance ${ref.number} (${ref.name}) is gone from the engine. Surviving volumes: ${survivors.join(', ') || 'none'}.`,
+    )
   }
-  const kept = survivors.length === 0 ? 'No volume survives' : `These volumes survive: ${survivors.join(', ')}`
+  const kept =
+    survivors.length === 0 ? 'No volume survives' : `These volumes survive: ${survivors.join(', ')}`
   return rest(draft, {
     phase: 'Lost',
     reason: 'InstanceGone',
@@ -242,4 +276,3 @@ function lost(view: SandboxView, draft: Draft, ref: InstanceRef): SandboxDecisio
     next: 'recover (yours to ask)',
   })
 }
-

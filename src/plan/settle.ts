@@ -13,13 +13,19 @@ export type Settlement =
  * Compares an open step with the facts. Only what is seen settles a row; a row that is not settled is either retried
  * with its names or, when no longer wanted and past its limit, abandoned.
  */
-export function settleInstanceStep(row: JournalRow, facts: InstanceFacts | null, installation: string): Settlement {
+export function settleInstanceStep(
+  row: JournalRow,
+  facts: InstanceFacts | null,
+  installation: string,
+): Settlement {
   const step = row.step
   const notYet: Settlement = { kind: 'not-yet' }
   const done: Settlement = { kind: 'done' }
   switch (step.kind) {
     case 'create-instance':
-      return facts !== null && isExactly(facts, { installation, name: step.name, uid: step.uid }) ? done : notYet
+      return facts !== null && isExactly(facts, { installation, name: step.name, uid: step.uid })
+        ? done
+        : notYet
     case 'remove-instance':
       return facts === null || facts.id !== step.engineId ? done : notYet
     case 'start-instance':

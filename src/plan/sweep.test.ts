@@ -9,7 +9,12 @@ it.each([
   ['its delete was finished', facts(), { row: false, tombstone: true }, 'remnant'],
   ['nobody knows its uid', facts(), none, 'quarantine'],
   ['another installation', facts({ labels: { 'holdfast.dev/installation': 'other' } }), none, 'not-ours'],
-  ['labels copied by a commit: another name', facts({ name: 'users-own' }), { row: false, tombstone: true }, 'not-ours'],
+  [
+    'labels copied by a commit: another name',
+    facts({ name: 'users-own' }),
+    { row: false, tombstone: true },
+    'not-ours',
+  ],
   ['no labels at all', facts({ labels: {} }), { row: false, tombstone: true }, 'not-ours'],
 ])('%s', (_name, object, known, kind) => {
   expect(judge(object, INSTALLATION, () => known).kind).toBe(kind)

@@ -1,15 +1,35 @@
 import { describe, expect, it } from 'vitest'
 import type { SandboxRecord, VolumeRecord } from '../model/records.ts'
-import { aRef, aSandbox, aVolume, createStep, NOW, openRow, volumeFacts, volumeView } from '../../test/support/plan.ts'
+import {
+  aRef,
+  aSandbox,
+  aVolume,
+  createStep,
+  NOW,
+  openRow,
+  volumeFacts,
+  volumeView,
+} from '../../test/support/plan.ts'
 import { planVolume } from './volume.ts'
 
-const gone = (change: Partial<SandboxRecord> = {}): SandboxRecord => aSandbox({ desired: 'deleted', desiredReason: 'user', ...change })
-const planned = (change: Partial<VolumeRecord> = {}): VolumeRecord => aVolume({ state: 'planned', engineCreatedAt: null, ...change })
-const removeRow = { kind: 'remove-volume', uid: 'volume0000000000', name: 'workspace-volume0000000000', why: 'owner-deleted' } as const
+const gone = (change: Partial<SandboxRecord> = {}): SandboxRecord =>
+  aSandbox({ desired: 'deleted', desiredReason: 'user', ...change })
+const planned = (change: Partial<VolumeRecord> = {}): VolumeRecord =>
+  aVolume({ state: 'planned', engineCreatedAt: null, ...change })
+const removeRow = {
+  kind: 'remove-volume',
+  uid: 'volume0000000000',
+  name: 'workspace-volume0000000000',
+  why: 'owner-deleted',
+} as const
 
 describe('making', () => {
   it('is made under its journaled name, and a retry reuses the open row', () => {
-    const step = { kind: 'create-volume', uid: 'volume0000000000', name: 'workspace-volume0000000000' } as const
+    const step = {
+      kind: 'create-volume',
+      uid: 'volume0000000000',
+      name: 'workspace-volume0000000000',
+    } as const
     expect(planVolume(volumeView(planned(), null)).step).toEqual(step)
     const row = openRow(step)
     expect(planVolume(volumeView(planned(), null, { open: [row] })).retryOf).toBe(row.id)
@@ -25,7 +45,9 @@ describe('making', () => {
   it('one that the engine made silently goes, if it is unlabelled, newer and empty; anything else stays', () => {
     const silent = volumeFacts({ labels: {}, createdAt: NOW })
     expect(planVolume(volumeView(planned(), silent)).need).toBe('empty')
-    expect(planVolume(volumeView(planned(), silent, { empty: new Set([silent.name]) })).step?.kind).toBe('remove-volume')
+    expect(planVolume(volumeView(planned(), silent, { empty: new Set([silent.name]) })).step?.kind).toBe(
+      'remove-volume',
+    )
     expect(planVolume(volumeView(planned(), silent, { empty: new Set() })).step).toBeNull()
     const older = volumeFacts({ labels: {}, createdAt: NOW - 100_000 })
     expect(planVolume(volumeView(planned(), older)).step).toBeNull()
@@ -42,15 +64,40 @@ describe('the one removal rule', () => {
 
   it.each<[string, VolumeRecord, Parameters<typeof volumeView>[2], string]>([
     ['owner lives', aVolume(), {}, 'kept'],
-    ['owner desired deleted, instance not confirmed absent', aVolume(), { owner: gone({ instance: aRef() }) }, 'kept'],
-    ['owner desired deleted, a create may still land', aVolume(), { owner: gone(), ownerOpen: [openRow(createStep)] }, 'kept'],
+    [
+      'owner desired deleted, instance not confirmed absent',
+      aVolume(),
+      { owner: gone({ instance: aRef() }) },
+      'kept',
+    ],
+    [
+      'owner desired deleted, a create may still land',
+      aVolume(),
+      { owner: gone(), ownerOpen: [openRow(createStep)] },
+      'kept',
+    ],
     ['owner gone', aVolume(), { owner: gone() }, 'removing'],
-    ['owner’s row is pruned, its tombstone stands', aVolume(), { owner: null, ownerBuried: true }, 'removing'],
+    [
+      'owner’s row is pruned, its tombstone stands',
+      aVolume(),
+      { owner: null, ownerBuried: true },
+      'removing',
+    ],
     ['owner’s row is missing without a tombstone: nobody knows', aVolume(), { owner: null }, 'kept'],
     ['retention retain', aVolume({ retention: 'retain' }), { owner: gone() }, 'kept'],
-    ['another sandbox mounts it', aVolume(), { owner: gone(), holders: [aSandbox({ id: 'other00000000000' })] }, 'kept'],
+    [
+      'another sandbox mounts it',
+      aVolume(),
+      { owner: gone(), holders: [aSandbox({ id: 'other00000000000' })] },
+      'kept',
+    ],
     ['no owner, no purge', aVolume({ owner: null, retention: 'retain' }), { owner: null }, 'kept'],
-    ['purge recorded', aVolume({ owner: null, retention: 'retain', purge: { by: 'user', at: NOW } }), { owner: null }, 'removing'],
+    [
+      'purge recorded',
+      aVolume({ owner: null, retention: 'retain', purge: { by: 'user', at: NOW } }),
+      { owner: null },
+      'removing',
+    ],
   ])('%s', (_name, record, change, expected) => {
     expect(remove(record, change)).toBe(expected)
   })
@@ -63,7 +110,12 @@ describe('the one removal rule', () => {
     const removing = aVolume({ state: 'removing', purge: { by: 'user', at: NOW } })
     expect(planVolume(volumeView(removing, volumeFacts())).step?.kind).toBe('remove-volume')
     expect(planVolume(volumeView(removing, volumeFacts({ labels: {} }))).step).toBeNull()
-    const d = planVolume(volumeView(removing, volumeFacts({ labels: { ...volumeFacts().labels, 'holdfast.dev/uid': 'another000000000' } })))
+    const d = planVolume(
+      volumeView(
+        removing,
+        volumeFacts({ labels: { ...volumeFacts().labels, 'holdfast.dev/uid': 'another000000000' } }),
+      ),
+    )
     expect(d.step).toBeNull()
   })
 
@@ -77,7 +129,9 @@ describe('the one removal rule', () => {
 
   it('an observation that failed removes nothing', () => {
     const removing = aVolume({ state: 'removing', purge: { by: 'user', at: NOW } })
-    const d = planVolume(volumeView(removing, null, { observed: { known: false, error: 'away', since: NOW } }))
+    const d = planVolume(
+      volumeView(removing, null, { observed: { known: false, error: 'away', since: NOW } }),
+    )
     expect(d.step).toBeNull()
     expect(d.record.state).toBe('removing')
   })
@@ -95,7 +149,9 @@ describe('somebody else’s, lost, half-seeded', () => {
 
   it('an unmanaged volume that was replaced is lost', () => {
     const mine = aVolume({ managed: false, owner: null, engineCreatedAt: NOW - 5000 })
-    expect(planVolume(volumeView(mine, volumeFacts({ labels: {} }), { holders: [aSandbox()] })).record.state).toBe('lost')
+    expect(
+      planVolume(volumeView(mine, volumeFacts({ labels: {} }), { holders: [aSandbox()] })).record.state,
+    ).toBe('lost')
   })
 
   it('one that vanished is lost, and found again when it is back', () => {
@@ -113,7 +169,12 @@ describe('somebody else’s, lost, half-seeded', () => {
       [old, volumeFacts({ name: old })],
     ])
     const observed = { known: true, value: seen, at: NOW } as const
-    expect(planVolume(volumeView(record, null, { observed, ownerOpen: [openRow(createStep)] })).step).toBeNull()
-    expect(planVolume(volumeView(record, null, { observed })).step).toMatchObject({ kind: 'remove-volume', name: old })
+    expect(
+      planVolume(volumeView(record, null, { observed, ownerOpen: [openRow(createStep)] })).step,
+    ).toBeNull()
+    expect(planVolume(volumeView(record, null, { observed })).step).toMatchObject({
+      kind: 'remove-volume',
+      name: old,
+    })
   })
 })

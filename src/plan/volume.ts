@@ -83,7 +83,10 @@ function settleOpen(d: Draft, seen: ReadonlyMap<string, VolumeFacts | null>): vo
   for (const row of d.view.open) {
     if (row.step.kind === 'create-volume') {
       const facts = seen.get(row.step.name)
-      if (facts && isExactly(facts, { installation: d.view.installation, name: row.step.name, uid: row.step.uid })) {
+      if (
+        facts &&
+        isExactly(facts, { installation: d.view.installation, name: row.step.name, uid: row.step.uid })
+      ) {
         d.settled.push(settledAs(row, 'done', 'seen'))
       } else if (row.deadlineAt <= d.view.now && row.step.name !== d.record.physicalName) {
         d.settled.push(settledAs(row, 'abandoned', 'made anew under another name'))
@@ -97,7 +100,11 @@ function settleOpen(d: Draft, seen: ReadonlyMap<string, VolumeFacts | null>): vo
 
 function retryOf(d: Draft, kind: Step['kind'], name: string): number | null {
   const row = d.view.open.find(
-    (r) => r.step.kind === kind && 'name' in r.step && r.step.name === name && d.settled.every((s) => s.id !== r.id),
+    (r) =>
+      r.step.kind === kind &&
+      'name' in r.step &&
+      r.step.name === name &&
+      d.settled.every((s) => s.id !== r.id),
   )
   return row?.id ?? null
 }
@@ -117,7 +124,12 @@ function planUnmanaged(d: Draft, facts: VolumeFacts | null): VolumeDecision {
   if (facts === null || !isExpectedVolume(d.record, facts, d.view.installation)) {
     if (d.record.state !== 'lost') {
       d.record = { ...d.record, state: 'lost' }
-      tell(d, 'Warning', 'VolumeLost', `The volume ${d.record.physicalName}, which is not ours, is gone or was replaced.`)
+      tell(
+        d,
+        'Warning',
+        'VolumeLost',
+        `The volume ${d.record.physicalName}, which is not ours, is gone or was replaced.`,
+      )
       kickHolders(d)
     }
     return rest(d, 'It is gone from the engine, or another one stands in its place.')
@@ -175,7 +187,8 @@ function otherHolders(d: Draft): readonly string[] {
 
 function planPlanned(d: Draft, facts: VolumeFacts | null): VolumeDecision {
   const consent = d.record.purge !== null || ownerIsGoing(d)
-  if (consent && (d.record.owner === null || d.record.purge !== null || ownerIsAbsent(d))) return beginRemoval(d)
+  if (consent && (d.record.owner === null || d.record.purge !== null || ownerIsAbsent(d)))
+    return beginRemoval(d)
   if (consent) return rest(d, 'It goes with its sandbox, once that is gone.')
   if (facts === null) {
     const step: Step = { kind: 'create-volume', uid: d.record.uid, name: d.record.physicalName }
@@ -203,22 +216,37 @@ function silentOrForeign(d: Draft, facts: VolumeFacts): VolumeDecision {
     if (d.view.empty.has(facts.name)) return removal(d, facts.name, SILENT)
   }
   if (!d.record.message.startsWith('NameCollision')) {
-    tell(d, 'Warning', 'NameCollision', `A volume that is not ours has the name ${facts.name}; it is left alone.`)
+    tell(
+      d,
+      'Warning',
+      'NameCollision',
+      `A volume that is not ours has the name ${facts.name}; it is left alone.`,
+    )
     kickHolders(d)
   }
-  return rest(d, `NameCollision: a volume that is not ours has the name ${facts.name}; it is left alone.`, d.view.now + 30_000)
+  return rest(
+    d,
+    `NameCollision: a volume that is not ours has the name ${facts.name}; it is left alone.`,
+    d.view.now + 30_000,
+  )
 }
 
 function planReady(d: Draft, facts: VolumeFacts | null): VolumeDecision {
   if (d.record.purge !== null || ownerIsGoing(d)) {
     const others = otherHolders(d)
     if (others.length > 0) return rest(d, `It is kept while ${others.join(', ')} mounts it.`)
-    if (d.record.purge === null && !ownerIsAbsent(d)) return rest(d, 'It goes with its sandbox, once that is gone.')
+    if (d.record.purge === null && !ownerIsAbsent(d))
+      return rest(d, 'It goes with its sandbox, once that is gone.')
     return beginRemoval(d)
   }
   if (facts === null || !isExpectedVolume(d.record, facts, d.view.installation)) {
     d.record = { ...d.record, state: 'lost' }
-    tell(d, 'Warning', 'VolumeLost', `The volume ${d.record.physicalName} is gone from the engine, or another stands in its place. Nothing is started on it.`)
+    tell(
+      d,
+      'Warning',
+      'VolumeLost',
+      `The volume ${d.record.physicalName} is gone from the engine, or another stands in its place. Nothing is started on it.`,
+    )
     kickHolders(d)
     return rest(d, 'It is gone from the engine, with its data. If it comes back, it is used again.')
   }
@@ -242,16 +270,32 @@ function planRemoving(d: Draft, facts: VolumeFacts | null): VolumeDecision {
     const until = openCreateUntil(d.view.open, d.view.now)
     if (until !== null) return rest(d, 'A create was under way; its outcome is waited for.', until)
     for (const row of d.view.open) {
-      if (d.settled.every((s) => s.id !== row.id)) d.settled.push(settledAs(row, 'abandoned', 'the volume is gone'))
+      if (d.settled.every((s) => s.id !== row.id))
+        d.settled.push(settledAs(row, 'abandoned', 'the volume is gone'))
     }
-    d.tombstones.push({ uid: d.record.uid, kind: 'volume', name: d.record.physicalName, engine: d.record.engine, at: d.view.now })
+    d.tombstones.push({
+      uid: d.record.uid,
+      kind: 'volume',
+      name: d.record.physicalName,
+      engine: d.record.engine,
+      at: d.view.now,
+    })
     d.record = { ...d.record, state: 'removed', removedAt: d.view.now, backoff: null }
-    tell(d, 'Normal', 'VolumeRemoved', `The volume ${d.record.physicalName} is gone (${d.record.purge?.by ?? 'purge'}).`)
+    tell(
+      d,
+      'Normal',
+      'VolumeRemoved',
+      `The volume ${d.record.physicalName} is gone (${d.record.purge?.by ?? 'purge'}).`,
+    )
     kickHolders(d)
     return rest(d, 'It is gone.')
   }
   if (!isExpectedVolume(d.record, facts, d.view.installation)) {
-    return rest(d, `The object named ${facts.name} no longer carries our labels for it, so it is not removed.`, d.view.now + 60_000)
+    return rest(
+      d,
+      `The object named ${facts.name} no longer carries our labels for it, so it is not removed.`,
+      d.view.now + 60_000,
+    )
   }
   return removal(d, d.record.physicalName, d.record.purge?.by ?? 'purge')
 }

@@ -19,10 +19,32 @@ export function createExpiry(ctx: Context): { tick(): Promise<void> } {
     const done = await ctx.store.write(true, async (tx) => {
       const now = ctx.clock.now()
       const record = await tx.sandbox(id)
-      if (record === null || record.desired === 'deleted' || record.expiresAt === null || record.expiresAt > now) return false
-      const next = { ...record, desired: 'deleted', desiredReason: 'expiry', desiredAt: now, updatedAt: now, generation: record.generation + 1 } as const
+      if (
+        record === null ||
+        record.desired === 'deleted' ||
+        record.expiresAt === null ||
+        record.expiresAt > now
+      )
+        return false
+      const next = {
+        ...record,
+        desired: 'deleted',
+        desiredReason: 'expiry',
+        desiredAt: now,
+        updatedAt: now,
+        generation: record.generation + 1,
+      } as const
       if (!(await tx.updateSandbox(next))) return false
-      await tx.appendEvent({ subject: 'sandbox', id, type: 'Normal', reason: 'Expired', message: `Its time was up at ${new Date(record.expiresAt).toISOString()}.` }, now)
+      await tx.appendEvent(
+        {
+          subject: 'sandbox',
+          id,
+          type: 'Normal',
+          reason: 'Expired',
+          message: `Its time was up at ${new Date(record.expiresAt).toISOString()}.`,
+        },
+        now,
+      )
       return true
     })
     if (!done) return

@@ -7,7 +7,9 @@ import type { Context } from './context.ts'
 import { stepLimitMs } from './limits.ts'
 import { executeStep, type StepOutcome } from './steps.ts'
 
-export type StepResult = { readonly ok: true; readonly outcome: StepOutcome } | { readonly ok: false; readonly failure: StepFailure }
+export type StepResult =
+  | { readonly ok: true; readonly outcome: StepOutcome }
+  | { readonly ok: false; readonly failure: StepFailure }
 
 export interface TakeInput {
   readonly engine: Engine
@@ -32,7 +34,8 @@ export async function takeStep(ctx: Context, row: JournalRow, input: TakeInput):
   await ctx.store.write(true, async (tx) => {
     const now = ctx.clock.now()
     if (result.ok) await tx.closeStep(row.id, 'done', now, result.outcome.text)
-    else if (result.failure.effect === 'none') await tx.closeStep(row.id, 'failed', now, result.failure.message)
+    else if (result.failure.effect === 'none')
+      await tx.closeStep(row.id, 'failed', now, result.failure.message)
     await input.record(tx, result)
   })
   ctx.hooks.point?.(row.step.kind, 'after-outcome')
@@ -65,7 +68,16 @@ async function attempt(ctx: Context, row: JournalRow, input: TakeInput): Promise
   } catch (error) {
     const failure = toFailure(error)
     if (failure.kind === 'unreachable' || failure.kind === 'timeout') ctx.suspect(row.engine, failure.message)
-    ctx.log.warn({ key: row.key, step: row.step.kind, attempt: row.attempts, kind: failure.kind, error: failure.message }, 'step failed')
+    ctx.log.warn(
+      {
+        key: row.key,
+        step: row.step.kind,
+        attempt: row.attempts,
+        kind: failure.kind,
+        error: failure.message,
+      },
+      'step failed',
+    )
     return { ok: false, failure }
   }
 }

@@ -52,7 +52,9 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   const figures: Figures = { steps: new Map(), failures: 0, passes: 0 }
   const engines = new Map(options.engines.map((e) => [e.id, e]))
   const monitors = new Map<string, HealthMonitor>()
-  const buckets = new Map(options.engines.map((e) => [e.id, createBucket(clock, TOKENS_PER_SECOND, TOKEN_BURST)]))
+  const buckets = new Map(
+    options.engines.map((e) => [e.id, createBucket(clock, TOKENS_PER_SECOND, TOKEN_BURST)]),
+  )
   const running = new Map<string, { readonly step: JournalRow['step']; readonly abort: AbortController }>()
   const everything = new Set<string>()
   const stopping = new AbortController()
@@ -63,7 +65,12 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   const queue = createQueue({ clock, limit: KEYS_AT_ONCE, process, failed })
   const ctx: Context = {
     store,
-    engines: { defaultId: options.defaultEngine, get: (id) => engines.get(id) ?? null, all: () => [...engines.values()], health },
+    engines: {
+      defaultId: options.defaultEngine,
+      get: (id) => engines.get(id) ?? null,
+      all: () => [...engines.values()],
+      health,
+    },
     clock,
     ids: options.ids,
     log,
@@ -99,12 +106,16 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       return
     }
     startupKeys.delete(key)
-    log.error({ key, error: error instanceof Error ? (error.stack ?? error.message) : String(error) }, 'pass failed')
+    log.error(
+      { key, error: error instanceof Error ? (error.stack ?? error.message) : String(error) },
+      'pass failed',
+    )
     queue.add(key, { background: true, delayMs: AFTER_THROW_MS })
   }
 
   const interrupts = {
-    set: (key: string, step: { readonly step: JournalRow['step']; readonly abort: AbortController }) => void running.set(key, step),
+    set: (key: string, step: { readonly step: JournalRow['step']; readonly abort: AbortController }) =>
+      void running.set(key, step),
     clear: (key: string) => void running.delete(key),
   }
 
@@ -145,7 +156,12 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     const reason = { back: 'EngineReachable', away: 'EngineUnreachable', restarted: 'EngineRestarted' }[what]
     const type = what === 'back' ? 'Normal' : 'Warning'
     try {
-      await store.write(false, (tx) => tx.appendEvent({ subject: 'engine', id, type, reason, message: `The engine ${id}: ${detail}.` }, clock.now()))
+      await store.write(false, (tx) =>
+        tx.appendEvent(
+          { subject: 'engine', id, type, reason, message: `The engine ${id}: ${detail}.` },
+          clock.now(),
+        ),
+      )
       ctx.hooks.committed?.()
     } catch (error) {
       failed(sweepKey(id), error)
@@ -173,7 +189,11 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       fn()
         .catch((error: unknown) => {
           if (error instanceof HoldfastError && error.code === 'FENCED') options.fatal(error)
-          else log.error({ task: name, error: error instanceof Error ? error.message : String(error) }, 'periodic task failed')
+          else
+            log.error(
+              { task: name, error: error instanceof Error ? error.message : String(error) },
+              'periodic task failed',
+            )
         })
         .finally(() => {
           if (!stopping.signal.aborted) cancel = clock.after(ms, tick)
@@ -188,7 +208,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       watchHealth(engine)
       queue.add(sweepKey(engine.id))
       follow(engine).catch((error: unknown) => {
-        if (!stopping.signal.aborted) log.error({ engine: engine.id, error: String(error) }, 'event stream ended; the full list goes on')
+        if (!stopping.signal.aborted)
+          log.error({ engine: engine.id, error: String(error) }, 'event stream ended; the full list goes on')
       })
     }
     await expiry.tick()
@@ -199,15 +220,24 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     every(PRUNE_EVERY_MS, 'prune', async () => {
       const now = clock.now()
       await store.write(false, (tx) =>
-        tx.prune({ events: now - KEEP_MS, journal: now - KEEP_MS, idempotency: now - KEEP_IDEMPOTENCY_MS, sandboxes: now - KEEP_MS }),
+        tx.prune({
+          events: now - KEEP_MS,
+          journal: now - KEEP_MS,
+          idempotency: now - KEEP_IDEMPOTENCY_MS,
+          sandboxes: now - KEEP_MS,
+        }),
       )
     })
   }
 
   async function enqueueAllRows(): Promise<void> {
-    const rows = await store.read(async (tx) => ({ s: (await tx.sandboxes({})).items, v: (await tx.volumes({})).items }))
+    const rows = await store.read(async (tx) => ({
+      s: (await tx.sandboxes({})).items,
+      v: (await tx.volumes({})).items,
+    }))
     for (const r of rows.s) startupKeys.add(sandboxKey(r.id))
-    for (const v of rows.v) if (v.state !== 'ready' || v.discarded.length > 0 || v.purge !== null) startupKeys.add(volumeKey(v.uid))
+    for (const v of rows.v)
+      if (v.state !== 'ready' || v.discarded.length > 0 || v.purge !== null) startupKeys.add(volumeKey(v.uid))
     startupListed = true
     for (const key of startupKeys) queue.add(key)
   }

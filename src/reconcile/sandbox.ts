@@ -1,5 +1,11 @@
 import type { Engine } from '../engines/engine.ts'
-import { EngineError, type ImageFacts, type InstanceFacts, type Observed, type VolumeFacts } from '../model/facts.ts'
+import {
+  EngineError,
+  type ImageFacts,
+  type InstanceFacts,
+  type Observed,
+  type VolumeFacts,
+} from '../model/facts.ts'
 import type { JournalRow, SandboxRecord, VolumeRecord } from '../model/records.ts'
 import { afterSandboxFailure, mayHaveSeeded } from '../plan/failure.ts'
 import { volumeMounts } from '../plan/mounts.ts'
@@ -28,7 +34,12 @@ export interface Interrupts {
  * One pass over a sandbox: load, observe, plan, journal, step, journal, and again until nothing is left to do now.
  * Every turn of the loop starts from the store and the engine, so a crash between any two lines is just another start.
  */
-export async function reconcileSandbox(ctx: Context, id: string, slot: Slot, interrupts: Interrupts): Promise<void> {
+export async function reconcileSandbox(
+  ctx: Context,
+  id: string,
+  slot: Slot,
+  interrupts: Interrupts,
+): Promise<void> {
   const key = sandboxKey(id)
   for (let turn = 0; turn < STEPS_PER_PASS; turn++) {
     const loaded = await ctx.store.read((tx) => load(tx, id))
@@ -40,12 +51,23 @@ export async function reconcileSandbox(ctx: Context, id: string, slot: Slot, int
     tellHooks(ctx, engine, loaded.record, decision)
     if (committed.row === null) {
       for (const k of decision.kicks) ctx.enqueue(k)
-      if (decision.wakeAt !== null) ctx.enqueue(key, { background: true, delayMs: Math.max(1, decision.wakeAt - ctx.clock.now()) })
-      else if (decision.record.status.phase === 'Unknown') ctx.enqueue(key, { background: true, delayMs: UNKNOWN_RETRY_MS })
+      if (decision.wakeAt !== null)
+        ctx.enqueue(key, { background: true, delayMs: Math.max(1, decision.wakeAt - ctx.clock.now()) })
+      else if (decision.record.status.phase === 'Unknown')
+        ctx.enqueue(key, { background: true, delayMs: UNKNOWN_RETRY_MS })
       return
     }
     if (engine === null) return
-    await perform(ctx, engine, key, committed.row, { ...loaded, record: decision.record }, decision, slot, interrupts)
+    await perform(
+      ctx,
+      engine,
+      key,
+      committed.row,
+      { ...loaded, record: decision.record },
+      decision,
+      slot,
+      interrupts,
+    )
     for (const k of decision.kicks) ctx.enqueue(k)
   }
   ctx.enqueue(key, { background: true })
@@ -85,7 +107,8 @@ async function decide(ctx: Context, engine: Engine | null, loaded: Loaded): Prom
     try {
       const call = { limitMs: OBSERVE_LIMIT_MS }
       if (decision.need === 'image') image = await engine.inspectImage(loaded.record.spec.image, call)
-      else if (observed.known && observed.value.instance !== null) exitCause = await engine.exitCause(observed.value.instance, call)
+      else if (observed.known && observed.value.instance !== null)
+        exitCause = await engine.exitCause(observed.value.instance, call)
       else exitCause = null
     } catch (error) {
       return planSandbox({ ...view, observed: doubt(ctx, loaded.record.engine, error) })
@@ -94,9 +117,14 @@ async function decide(ctx: Context, engine: Engine | null, loaded: Loaded): Prom
   throw new Error('the planner asked for the same fact again and again')
 }
 
-async function observe(ctx: Context, engine: Engine | null, loaded: Loaded): Promise<Observed<SandboxObservation>> {
+async function observe(
+  ctx: Context,
+  engine: Engine | null,
+  loaded: Loaded,
+): Promise<Observed<SandboxObservation>> {
   const { record } = loaded
-  if (engine === null) return { known: false, error: `the engine ${record.engine} is not configured`, since: ctx.clock.now() }
+  if (engine === null)
+    return { known: false, error: `the engine ${record.engine} is not configured`, since: ctx.clock.now() }
   const call = { limitMs: OBSERVE_LIMIT_MS }
   try {
     let instance: InstanceFacts | null = null
@@ -117,9 +145,14 @@ async function observe(ctx: Context, engine: Engine | null, loaded: Loaded): Pro
 }
 
 /** An observation that failed is a value: unknown, which leads to no step. */
-export function doubt(ctx: Context, engine: string, error: unknown): { readonly known: false; readonly error: string; readonly since: number } {
+export function doubt(
+  ctx: Context,
+  engine: string,
+  error: unknown,
+): { readonly known: false; readonly error: string; readonly since: number } {
   const message = error instanceof Error ? error.message : String(error)
-  if (!(error instanceof EngineError)) ctx.log.error({ engine, error: message }, 'observation failed unexpectedly')
+  if (!(error instanceof EngineError))
+    ctx.log.error({ engine, error: message }, 'observation failed unexpectedly')
   ctx.suspect(engine, message)
   return { known: false, error: message, since: ctx.clock.now() }
 }
@@ -131,11 +164,19 @@ async function commit(ctx: Context, key: string, loaded: Loaded, d: SandboxDecis
   const recordChanged = !same(loaded.record, d.record)
   const nothing =
     !recordChanged &&
-    d.newVolumes.length + d.changedVolumes.length + d.settled.length + d.tombstones.length + d.events.length === 0 &&
+    d.newVolumes.length +
+      d.changedVolumes.length +
+      d.settled.length +
+      d.tombstones.length +
+      d.events.length ===
+      0 &&
     d.step === null
   if (nothing) return { ok: true, row: null }
   if (d.step !== null) ctx.hooks.point?.(d.step.kind, 'before-intent')
-  const onlyStatus = d.step === null && d.tombstones.length + d.newVolumes.length + d.settled.length === 0 && d.record.generation === loaded.record.generation
+  const onlyStatus =
+    d.step === null &&
+    d.tombstones.length + d.newVolumes.length + d.settled.length === 0 &&
+    d.record.generation === loaded.record.generation
   try {
     const row = await ctx.store.write(!onlyStatus, async (tx) => {
       const now = ctx.clock.now()
@@ -155,11 +196,23 @@ async function commit(ctx: Context, key: string, loaded: Loaded, d: SandboxDecis
   }
 }
 
-async function openOrRetry(tx: WriteTx, key: string, d: SandboxDecision, now: number): Promise<JournalRow | null> {
+async function openOrRetry(
+  tx: WriteTx,
+  key: string,
+  d: SandboxDecision,
+  now: number,
+): Promise<JournalRow | null> {
   if (d.step === null) return null
   const deadlineAt = now + stepLimitMs(d.step)
   if (d.retryOf !== null) return tx.retryStep(d.retryOf, now, deadlineAt)
-  return tx.openStep({ key, engine: d.record.engine, step: d.step, generation: d.record.generation, at: now, deadlineAt })
+  return tx.openStep({
+    key,
+    engine: d.record.engine,
+    step: d.step,
+    generation: d.record.generation,
+    at: now,
+    deadlineAt,
+  })
 }
 
 /** The row moved on while we decided: nothing was written, and the next turn starts afresh. */
@@ -205,11 +258,20 @@ async function perform(
 }
 
 /** What the outcome changes in the rows, in the transaction that closes the journal row. */
-async function recordOutcome(ctx: Context, tx: WriteTx, id: string, row: JournalRow, result: StepResult): Promise<void> {
+async function recordOutcome(
+  ctx: Context,
+  tx: WriteTx,
+  id: string,
+  row: JournalRow,
+  result: StepResult,
+): Promise<void> {
   const record = await tx.sandbox(id)
   if (record === null) return
-  const next = result.ok ? afterSuccess(record, row, result.outcome.engineId, ctx.clock.now()) : afterSandboxFailure(record, row.step, result.failure, ctx.clock.now(), ctx.ids.random())
-  if (!same(record, next) && !(await tx.updateSandbox({ ...next, updatedAt: ctx.clock.now() }))) throw new Conflict()
+  const next = result.ok
+    ? afterSuccess(record, row, result.outcome.engineId, ctx.clock.now())
+    : afterSandboxFailure(record, row.step, result.failure, ctx.clock.now(), ctx.ids.random())
+  if (!same(record, next) && !(await tx.updateSandbox({ ...next, updatedAt: ctx.clock.now() })))
+    throw new Conflict()
   if (row.step.kind === 'create-instance') await recordSeeds(tx, record, result)
   if (row.step.kind === 'remove-instance' && result.ok) {
     const { uid, name } = row.step
@@ -219,21 +281,36 @@ async function recordOutcome(ctx: Context, tx: WriteTx, id: string, row: Journal
     const message = `${row.step.kind} failed: ${result.failure.message}`
     // The same failure again says nothing new; its count is in the status.
     if (record.backoff?.error !== result.failure.message) {
-      await tx.appendEvent({ subject: 'sandbox', id, type: 'Warning', reason: 'StepFailed', message }, ctx.clock.now())
+      await tx.appendEvent(
+        { subject: 'sandbox', id, type: 'Warning', reason: 'StepFailed', message },
+        ctx.clock.now(),
+      )
     }
   }
 }
 
-function afterSuccess(record: SandboxRecord, row: JournalRow, engineId: string | undefined, now: number): SandboxRecord {
+function afterSuccess(
+  record: SandboxRecord,
+  row: JournalRow,
+  engineId: string | undefined,
+  now: number,
+): SandboxRecord {
   const ref = record.instance
   const step = row.step
   const clean = { ...record, backoff: null }
   if (ref === null || !('uid' in step) || step.uid !== ref.uid) return clean
-  if (step.kind === 'create-instance' && engineId !== undefined) return { ...clean, instance: { ...ref, engineId } }
+  if (step.kind === 'create-instance' && engineId !== undefined)
+    return { ...clean, instance: { ...ref, engineId } }
   // The engine says that it is gone: our own removal is no loss. A lost reply is settled by the planner in the same way.
   if (step.kind === 'remove-instance') return { ...clean, instance: null }
   if (step.kind === 'stop-instance' && ref.startedAt !== null) {
-    const lastExit = { instance: ref.number, startedAt: ref.startedAt, finishedAt: now, code: null, class: 'asked' } as const
+    const lastExit = {
+      instance: ref.number,
+      startedAt: ref.startedAt,
+      finishedAt: now,
+      code: null,
+      class: 'asked',
+    } as const
     return { ...clean, lastExit: { ...lastExit, seenAt: now } }
   }
   return clean
@@ -250,10 +327,18 @@ async function recordSeeds(tx: WriteTx, record: SandboxRecord, result: StepResul
 
 function tellHooks(ctx: Context, engine: Engine | null, before: SandboxRecord, d: SandboxDecision): void {
   const now = d.record
-  if (engine !== null && now.status.phase === 'Running' && (before.status.phase !== 'Running' || before.instance?.startedAt !== now.instance?.startedAt)) {
+  if (
+    engine !== null &&
+    now.status.phase === 'Running' &&
+    (before.status.phase !== 'Running' || before.instance?.startedAt !== now.instance?.startedAt)
+  ) {
     ctx.hooks.instanceUp?.(now, engine)
   }
   const was = before.instance?.engineId
-  const ends = d.step?.kind === 'stop-instance' || d.step?.kind === 'remove-instance' || (now.status.phase !== 'Running' && before.status.phase === 'Running')
-  if (was !== null && was !== undefined && ends && now.status.phase !== 'Unknown') ctx.hooks.instanceDown?.(was)
+  const ends =
+    d.step?.kind === 'stop-instance' ||
+    d.step?.kind === 'remove-instance' ||
+    (now.status.phase !== 'Running' && before.status.phase === 'Running')
+  if (was !== null && was !== undefined && ends && now.status.phase !== 'Unknown')
+    ctx.hooks.instanceDown?.(was)
 }

@@ -20,7 +20,11 @@ export interface StepOutcome {
   readonly text: string
 }
 
-type Executor<K extends StepKind> = (step: Extract<Step, { kind: K }>, input: StepInput, call: Call) => Promise<StepOutcome>
+type Executor<K extends StepKind> = (
+  step: Extract<Step, { kind: K }>,
+  input: StepInput,
+  call: Call,
+) => Promise<StepOutcome>
 
 /** One executor per kind of step: a kind without one does not compile. */
 const EXECUTORS: { readonly [K in StepKind]: Executor<K> } = {
@@ -46,7 +50,11 @@ const EXECUTORS: { readonly [K in StepKind]: Executor<K> } = {
     if (facts === null) return { text: 'was gone' }
     const ours = isExactly(facts, { installation: input.installation, name: step.name, uid: step.uid })
     if (!ours && !(await isSilent(step, input, call))) {
-      throw new EngineError('conflict', 'none', `the object named ${step.name} does not carry our labels, so it is not removed`)
+      throw new EngineError(
+        'conflict',
+        'none',
+        `the object named ${step.name} does not carry our labels, so it is not removed`,
+      )
     }
     await input.engine.removeVolume(step.name, call)
     return { text: 'removed' }
@@ -75,8 +83,15 @@ const EXECUTORS: { readonly [K in StepKind]: Executor<K> } = {
   'remove-instance': async (step, input, call) => {
     const facts = await input.engine.inspectInstance(step.engineId, call)
     if (facts === null) return { text: 'was gone' }
-    if (facts.id !== step.engineId || !isExactly(facts, { installation: input.installation, name: step.name, uid: step.uid })) {
-      throw new EngineError('conflict', 'none', `the object with the id ${step.engineId} is not our instance ${step.name}, so it is not removed`)
+    if (
+      facts.id !== step.engineId ||
+      !isExactly(facts, { installation: input.installation, name: step.name, uid: step.uid })
+    ) {
+      throw new EngineError(
+        'conflict',
+        'none',
+        `the object with the id ${step.engineId} is not our instance ${step.name}, so it is not removed`,
+      )
     }
     await input.engine.removeInstance(step.engineId, call)
     return { text: 'removed' }
@@ -84,10 +99,18 @@ const EXECUTORS: { readonly [K in StepKind]: Executor<K> } = {
 }
 
 /** A volume that the engine made silently under our name: unlabelled and empty, checked again right before it goes. */
-async function isSilent(step: Extract<Step, { kind: 'remove-volume' }>, input: StepInput, call: Call): Promise<boolean> {
+async function isSilent(
+  step: Extract<Step, { kind: 'remove-volume' }>,
+  input: StepInput,
+  call: Call,
+): Promise<boolean> {
   if (step.why !== SILENT) return false
   const facts = await input.engine.inspectVolume(step.name, call)
-  return facts !== null && Object.keys(facts.labels).length === 0 && (await input.engine.volumeIsEmpty(step.name, call))
+  return (
+    facts !== null &&
+    Object.keys(facts.labels).length === 0 &&
+    (await input.engine.volumeIsEmpty(step.name, call))
+  )
 }
 
 export function executeStep(step: Step, input: StepInput, call: Call): Promise<StepOutcome> {
@@ -95,11 +118,20 @@ export function executeStep(step: Step, input: StepInput, call: Call): Promise<S
   return run(step as never, input, call)
 }
 
-function createRequest(step: Extract<Step, { kind: 'create-instance' }>, record: SandboxRecord, input: StepInput): CreateInstance {
+function createRequest(
+  step: Extract<Step, { kind: 'create-instance' }>,
+  record: SandboxRecord,
+  input: StepInput,
+): CreateInstance {
   const mounts: CreateMount[] = []
   for (const m of [...record.spec.mounts, ...record.imageMounts]) {
     if (m.kind === 'host') {
-      mounts.push({ path: m.path, source: { kind: 'host', path: m.hostPath }, readOnly: m.readOnly, seed: false })
+      mounts.push({
+        path: m.path,
+        source: { kind: 'host', path: m.hostPath },
+        readOnly: m.readOnly,
+        seed: false,
+      })
       continue
     }
     const row = input.volumes.find((v) => v.uid === m.volume)

@@ -38,7 +38,8 @@ export async function sweepEngine(ctx: Context, engine: Engine, everything: bool
   }))
   enqueueChanged(ctx, rows, instances, volumes, everything)
   await settleOwnSteps(ctx, engine, instances, volumes)
-  const ours = (o: InstanceFacts | VolumeFacts): boolean => o.labels[LABEL.installation] === ctx.store.installation
+  const ours = (o: InstanceFacts | VolumeFacts): boolean =>
+    o.labels[LABEL.installation] === ctx.store.installation
   for (const facts of instances.filter(ours)) await judgeInstance(ctx, engine, facts)
   for (const facts of volumes.filter(ours)) await judgeVolume(ctx, engine, facts)
   await removeSilent(ctx, engine, volumes)
@@ -59,23 +60,35 @@ function enqueueChanged(
   for (const record of rows.sandboxes) {
     if (record.desired === 'deleted') going.add(record.id)
     const facts = record.instance === null ? null : (byName.get(record.instance.name) ?? null)
-    if (everything || sandboxNeedsPass(record, facts, installation, ctx.clock.now())) ctx.enqueue(sandboxKey(record.id), { background: true })
+    if (everything || sandboxNeedsPass(record, facts, installation, ctx.clock.now()))
+      ctx.enqueue(sandboxKey(record.id), { background: true })
   }
   const live = new Set(rows.sandboxes.map((r) => r.id))
   for (const v of rows.volumes) {
     const ownerGoing = v.owner !== null && (going.has(v.owner) || !live.has(v.owner))
-    if (everything || volumeNeedsPass(v, volumeByName.get(v.physicalName) ?? null, installation, ownerGoing)) {
+    if (
+      everything ||
+      volumeNeedsPass(v, volumeByName.get(v.physicalName) ?? null, installation, ownerGoing)
+    ) {
       ctx.enqueue(volumeKey(v.uid), { background: true })
     }
   }
 }
 
-async function knownTo(tx: ReadTx, engine: string, facts: InstanceFacts | VolumeFacts, kind: 'instance' | 'volume'): Promise<KnownObject> {
+async function knownTo(
+  tx: ReadTx,
+  engine: string,
+  facts: InstanceFacts | VolumeFacts,
+  kind: 'instance' | 'volume',
+): Promise<KnownObject> {
   const uid = facts.labels[LABEL.uid] ?? ''
   const tombstone = (await tx.tombstone(uid)) !== null
   if (kind === 'volume') {
     const row = await tx.volume(uid)
-    const named = row !== null && row.engine === engine && (row.physicalName === facts.name || row.discarded.includes(facts.name))
+    const named =
+      row !== null &&
+      row.engine === engine &&
+      (row.physicalName === facts.name || row.discarded.includes(facts.name))
     return { row: named && row.state !== 'removed', tombstone: tombstone || row?.state === 'removed' }
   }
   const sandbox = await tx.sandbox(facts.labels[LABEL.sandbox] ?? '')
@@ -86,7 +99,13 @@ async function judgeInstance(ctx: Context, engine: Engine, facts: InstanceFacts)
   const known = await ctx.store.read((tx) => knownTo(tx, engine.id, facts, 'instance'))
   const verdict = judge(facts, ctx.store.installation, () => known)
   if (verdict.kind === 'remnant') {
-    const step: Step = { kind: 'remove-instance', name: facts.name, uid: facts.labels[LABEL.uid] ?? '', engineId: facts.id, why: 'remnant of a finished delete' }
+    const step: Step = {
+      kind: 'remove-instance',
+      name: facts.name,
+      uid: facts.labels[LABEL.uid] ?? '',
+      engineId: facts.id,
+      why: 'remnant of a finished delete',
+    }
     await sweepStep(ctx, engine, step)
   } else if (verdict.kind === 'quarantine') {
     await quarantine(ctx, engine, 'instance', facts.name, facts.id)
@@ -97,7 +116,12 @@ async function judgeVolume(ctx: Context, engine: Engine, facts: VolumeFacts): Pr
   const known = await ctx.store.read((tx) => knownTo(tx, engine.id, facts, 'volume'))
   const verdict = judge(facts, ctx.store.installation, () => known)
   if (verdict.kind === 'remnant') {
-    const step: Step = { kind: 'remove-volume', uid: facts.labels[LABEL.uid] ?? '', name: facts.name, why: 'remnant of a finished delete' }
+    const step: Step = {
+      kind: 'remove-volume',
+      uid: facts.labels[LABEL.uid] ?? '',
+      name: facts.name,
+      why: 'remnant of a finished delete',
+    }
     await sweepStep(ctx, engine, step)
   } else if (verdict.kind === 'quarantine') {
     await quarantine(ctx, engine, 'volume', facts.name, facts.name)
@@ -127,7 +151,9 @@ async function sweepStep(ctx: Context, engine: Engine, step: Step): Promise<void
   const row = await ctx.store.write(true, async (tx) => {
     const now = ctx.clock.now()
     const deadlineAt = now + stepLimitMs(step)
-    const open = (await tx.openSteps(key)).find((r) => r.step.kind === step.kind && 'name' in r.step && 'name' in step && r.step.name === step.name)
+    const open = (await tx.openSteps(key)).find(
+      (r) => r.step.kind === step.kind && 'name' in r.step && 'name' in step && r.step.name === step.name,
+    )
     if (open !== undefined) return tx.retryStep(open.id, now, deadlineAt)
     return tx.openStep({ key, engine: engine.id, step, generation: 0, at: now, deadlineAt })
   })
@@ -137,13 +163,27 @@ async function sweepStep(ctx: Context, engine: Engine, step: Step): Promise<void
     volumes: [],
     record: async (tx, result) => {
       if (!result.ok || !('name' in step)) return
-      await tx.appendEvent({ subject: 'engine', id: engine.id, type: 'Warning', reason: 'RemnantRemoved', message: `${step.name}: ${'why' in step ? step.why : step.kind}.` }, ctx.clock.now())
+      await tx.appendEvent(
+        {
+          subject: 'engine',
+          id: engine.id,
+          type: 'Warning',
+          reason: 'RemnantRemoved',
+          message: `${step.name}: ${'why' in step ? step.why : step.kind}.`,
+        },
+        ctx.clock.now(),
+      )
     },
   })
 }
 
 /** Closes the sweep's own open rows whose object is gone from the whole list. */
-async function settleOwnSteps(ctx: Context, engine: Engine, instances: readonly InstanceFacts[], volumes: readonly VolumeFacts[]): Promise<void> {
+async function settleOwnSteps(
+  ctx: Context,
+  engine: Engine,
+  instances: readonly InstanceFacts[],
+  volumes: readonly VolumeFacts[],
+): Promise<void> {
   const open = await ctx.store.read((tx) => tx.openSteps(sweepKey(engine.id)))
   const gone = open.filter((r) => {
     if (r.step.kind === 'remove-instance') {
@@ -162,23 +202,56 @@ async function settleOwnSteps(ctx: Context, engine: Engine, instances: readonly 
   })
 }
 
-async function quarantine(ctx: Context, engine: Engine, kind: 'instance' | 'volume', name: string, engineId: string): Promise<void> {
+async function quarantine(
+  ctx: Context,
+  engine: Engine,
+  kind: 'instance' | 'volume',
+  name: string,
+  engineId: string,
+): Promise<void> {
   await ctx.store.write(false, async (tx) => {
     const now = ctx.clock.now()
     const present = (await tx.quarantine(engine.id)).find((q) => q.kind === kind && q.name === name)
     // A row that is touched each half minute would keep an idle installation writing.
     if (present !== undefined && now - present.lastSeenAt < 3_600_000) return
-    const detail = 'It carries this installation, and no row knows its uid. It is kept until a person decides.'
-    await tx.putQuarantine({ engine: engine.id, kind, name, engineId, firstSeenAt: present?.firstSeenAt ?? now, lastSeenAt: now, detail })
+    const detail =
+      'It carries this installation, and no row knows its uid. It is kept until a person decides.'
+    await tx.putQuarantine({
+      engine: engine.id,
+      kind,
+      name,
+      engineId,
+      firstSeenAt: present?.firstSeenAt ?? now,
+      lastSeenAt: now,
+      detail,
+    })
     if (present === undefined) {
-      await tx.appendEvent({ subject: 'engine', id: engine.id, type: 'Warning', reason: 'Quarantined', message: `${kind} ${name}: ${detail}` }, now)
+      await tx.appendEvent(
+        {
+          subject: 'engine',
+          id: engine.id,
+          type: 'Warning',
+          reason: 'Quarantined',
+          message: `${kind} ${name}: ${detail}`,
+        },
+        now,
+      )
     }
   })
 }
 
-async function dropSettledQuarantine(ctx: Context, engine: Engine, instances: readonly InstanceFacts[], volumes: readonly VolumeFacts[]): Promise<void> {
+async function dropSettledQuarantine(
+  ctx: Context,
+  engine: Engine,
+  instances: readonly InstanceFacts[],
+  volumes: readonly VolumeFacts[],
+): Promise<void> {
   const rows = await ctx.store.read((tx) => tx.quarantine(engine.id))
-  const stale = rows.filter((q) => (q.kind === 'instance' ? instances.every((i) => i.name !== q.name) : volumes.every((v) => v.name !== q.name)))
+  const stale = rows.filter((q) =>
+    q.kind === 'instance'
+      ? instances.every((i) => i.name !== q.name)
+      : volumes.every((v) => v.name !== q.name),
+  )
   if (stale.length === 0) return
   await ctx.store.write(false, async (tx) => {
     for (const q of stale) await tx.dropQuarantine(q.engine, q.kind, q.name)

@@ -50,7 +50,9 @@ async function load(tx: ReadTx, uid: string): Promise<Loaded | null> {
   const record = await tx.volume(uid)
   if (record === null) return null
   const owner = record.owner === null ? null : await tx.sandbox(record.owner)
-  const buried = owner?.deletedAt != null || (owner === null && record.owner !== null && (await tx.tombstone(record.owner)) !== null)
+  const buried =
+    owner?.deletedAt != null ||
+    (owner === null && record.owner !== null && (await tx.tombstone(record.owner)) !== null)
   return {
     record,
     owner,
@@ -63,7 +65,8 @@ async function load(tx: ReadTx, uid: string): Promise<Loaded | null> {
 
 async function observe(ctx: Context, engine: Engine | null, loaded: Loaded): Promise<VolumeView['observed']> {
   const { record } = loaded
-  if (engine === null) return { known: false, error: `the engine ${record.engine} is not configured`, since: ctx.clock.now() }
+  if (engine === null)
+    return { known: false, error: `the engine ${record.engine} is not configured`, since: ctx.clock.now() }
   try {
     const seen = new Map<string, VolumeFacts | null>()
     for (const name of [record.physicalName, ...record.discarded]) {
@@ -75,8 +78,19 @@ async function observe(ctx: Context, engine: Engine | null, loaded: Loaded): Pro
   }
 }
 
-async function decide(ctx: Context, engine: Engine | null, loaded: Loaded, observed: VolumeView['observed']): Promise<VolumeDecision> {
-  const view: VolumeView = { installation: ctx.store.installation, ...loaded, observed, empty: undefined, now: ctx.clock.now() }
+async function decide(
+  ctx: Context,
+  engine: Engine | null,
+  loaded: Loaded,
+  observed: VolumeView['observed'],
+): Promise<VolumeDecision> {
+  const view: VolumeView = {
+    installation: ctx.store.installation,
+    ...loaded,
+    observed,
+    empty: undefined,
+    now: ctx.clock.now(),
+  }
   const decision = planVolume(view)
   if (decision.need === undefined || engine === null) return decision
   try {
@@ -91,14 +105,17 @@ type Committed = { readonly ok: true; readonly row: JournalRow | null } | { read
 
 async function commit(ctx: Context, key: string, loaded: Loaded, d: VolumeDecision): Promise<Committed> {
   const changed = !same(loaded.record, d.record)
-  if (!changed && d.settled.length + d.tombstones.length + d.events.length === 0 && d.step === null) return { ok: true, row: null }
+  if (!changed && d.settled.length + d.tombstones.length + d.events.length === 0 && d.step === null)
+    return { ok: true, row: null }
   if (d.step !== null) ctx.hooks.point?.(d.step.kind, 'before-intent')
   try {
     const row = await ctx.store.write(true, async (tx) => {
       const now = ctx.clock.now()
       // The mount check and the purge are one transaction: a sandbox that claims the volume in between wins.
       if (d.guardNoHolders) {
-        const others = (await tx.holdersOf(d.record.uid)).filter((h) => h.id !== d.record.owner || h.desired !== 'deleted')
+        const others = (await tx.holdersOf(d.record.uid)).filter(
+          (h) => h.id !== d.record.owner || h.desired !== 'deleted',
+        )
         if (others.length > 0) throw new Conflict()
       }
       if (changed && !(await tx.updateVolume(d.record))) throw new Conflict()
@@ -127,11 +144,16 @@ async function perform(ctx: Context, engine: Engine, row: JournalRow, record: Vo
       const fresh = await tx.volume(record.uid)
       if (fresh === null) return
       const now = ctx.clock.now()
-      const next = result.ok ? { ...fresh, backoff: null } : afterVolumeFailure(fresh, result.failure, now, ctx.ids.random())
+      const next = result.ok
+        ? { ...fresh, backoff: null }
+        : afterVolumeFailure(fresh, result.failure, now, ctx.ids.random())
       if (!same(fresh, next) && !(await tx.updateVolume(next))) throw new Conflict()
       if (!result.ok && fresh.backoff?.error !== result.failure.message) {
         const message = `${row.step.kind} failed: ${result.failure.message}`
-        await tx.appendEvent({ subject: 'volume', id: record.uid, type: 'Warning', reason: 'StepFailed', message }, now)
+        await tx.appendEvent(
+          { subject: 'volume', id: record.uid, type: 'Warning', reason: 'StepFailed', message },
+          now,
+        )
       }
     },
   })

@@ -11,11 +11,17 @@ import type { ServerConfig } from './config.ts'
  * own copy in a 0600 file. A key given by HOLDFAST_API_KEY is accepted as well, and is not written to that file.
  * Returns the key to show, or null.
  */
-export async function ensureApiKey(store: Store, config: ServerConfig, ids: Ids, clock: Clock): Promise<string | null> {
+export async function ensureApiKey(
+  store: Store,
+  config: ServerConfig,
+  ids: Ids,
+  clock: Clock,
+): Promise<string | null> {
   const rows = await store.read((tx) => tx.apiKeys())
   if (config.apiKey !== null) {
     const given = config.apiKey
-    if (!rows.some((r) => verifyApiKey(given, r.hash))) await put(store, ids, clock, 'HOLDFAST_API_KEY', given)
+    if (!rows.some((r) => verifyApiKey(given, r.hash)))
+      await put(store, ids, clock, 'HOLDFAST_API_KEY', given)
     return null
   }
   const file = join(config.stateDir, 'cli.key')
@@ -28,5 +34,7 @@ export async function ensureApiKey(store: Store, config: ServerConfig, ids: Ids,
 }
 
 async function put(store: Store, ids: Ids, clock: Clock, name: string, key: string): Promise<void> {
-  await store.write(true, (tx) => tx.putApiKey({ id: ids.next(), name, hash: hashApiKey(key), createdAt: clock.now() }))
+  await store.write(true, (tx) =>
+    tx.putApiKey({ id: ids.next(), name, hash: hashApiKey(key), createdAt: clock.now() }),
+  )
 }

@@ -83,16 +83,23 @@ export function loadConfig(flags: ServerFlags, env: Env): ServerConfig {
   const proxyListen = proxyText === undefined ? nextPort(listen) : address(proxyText, 'proxyListen')
   const cert = flags.tlsCert ?? file.tlsCert
   const key = flags.tlsKey ?? file.tlsKey
-  if ((cert === undefined) !== (key === undefined)) invalid('flags and file', 'tlsCert', 'tlsCert and tlsKey go together')
+  if ((cert === undefined) !== (key === undefined))
+    invalid('flags and file', 'tlsCert', 'tlsCert and tlsKey go together')
   const config: ServerConfig = {
     stateDir: resolve(flags.stateDir ?? env['HOLDFAST_STATE_DIR'] ?? file.stateDir ?? defaultStateDir(env)),
     listen,
     proxyListen,
-    engine: oneOf(flags.engine ?? env['HOLDFAST_ENGINE'] ?? file.engine ?? 'auto', ['docker', 'podman', 'local', 'auto'] as const, 'engine'),
+    engine: oneOf(
+      flags.engine ?? env['HOLDFAST_ENGINE'] ?? file.engine ?? 'auto',
+      ['docker', 'podman', 'local', 'auto'] as const,
+      'engine',
+    ),
     dockerHost: env['DOCKER_HOST'] || file.dockerHost || null,
     dockerCertPath: env['DOCKER_CERT_PATH'] || file.dockerCertPath || null,
     isolation: flags.isolation ?? file.isolation ?? null,
-    allowedHostPaths: hostPaths(flags.allowedHostPaths ?? env['HOLDFAST_ALLOWED_HOST_PATHS']?.split(':') ?? file.allowedHostPaths ?? []),
+    allowedHostPaths: hostPaths(
+      flags.allowedHostPaths ?? env['HOLDFAST_ALLOWED_HOST_PATHS']?.split(':') ?? file.allowedHostPaths ?? [],
+    ),
     allowedHosts: file.allowedHosts ?? [],
     proxyDomain: file.proxyDomain ?? 'localhost',
     logLevel: oneOf(flags.logLevel ?? env['HOLDFAST_LOG'] ?? file.log ?? 'info', LEVELS, 'log'),
@@ -101,7 +108,8 @@ export function loadConfig(flags: ServerFlags, env: Env): ServerConfig {
     apiKey: flags.apiKey ?? (env['HOLDFAST_API_KEY'] || null),
   }
   for (const a of [config.listen, config.proxyListen]) {
-    if (!isLoopback(a.host) && config.tls === null && !config.insecureListen) throw fail('LISTEN_UNSAFE', { address: `${a.host}:${a.port}` })
+    if (!isLoopback(a.host) && config.tls === null && !config.insecureListen)
+      throw fail('LISTEN_UNSAFE', { address: `${a.host}:${a.port}` })
   }
   return config
 }
@@ -116,7 +124,10 @@ function readFile(path: string | undefined): z.infer<typeof FILE> {
   }
   const parsed = FILE.safeParse(value)
   if (parsed.success) return parsed.data
-  const issues: FieldIssue[] = parsed.error.issues.map((i) => ({ path: i.path.join('.'), message: i.message }))
+  const issues: FieldIssue[] = parsed.error.issues.map((i) => ({
+    path: i.path.join('.'),
+    message: i.message,
+  }))
   throw fail('CONFIG_INVALID', { source: path, issues })
 }
 
@@ -126,14 +137,17 @@ function invalid(source: string, path: string, message: string): never {
 
 function oneOf<T extends string>(value: string, allowed: readonly T[], field: string): T {
   const found = allowed.find((a) => a === value)
-  return found ?? invalid('flags, environment or file', field, `"${value}" is not one of ${allowed.join(', ')}`)
+  return (
+    found ?? invalid('flags, environment or file', field, `"${value}" is not one of ${allowed.join(', ')}`)
+  )
 }
 
 /** `host:port`, `[v6]:port` or `:port`. */
 export function address(text: string, field: string): Address {
   const m = /^(?:\[([^\]]+)\]|([^:]*)):(\d{1,5})$/.exec(text)
   const port = Number(m?.[3])
-  if (m === null || port > 65_535) return invalid('flags, environment or file', field, `"${text}" is not host:port`)
+  if (m === null || port > 65_535)
+    return invalid('flags, environment or file', field, `"${text}" is not host:port`)
   return { host: m[1] ?? (m[2] === '' ? '127.0.0.1' : (m[2] ?? '127.0.0.1')), port }
 }
 
@@ -143,7 +157,8 @@ function nextPort(a: Address): Address {
 
 function hostPaths(list: readonly string[]): readonly string[] {
   const paths = list.filter((p) => p !== '')
-  for (const p of paths) if (!isAbsolute(p)) invalid('flags, environment or file', 'allowedHostPaths', `"${p}" is not absolute`)
+  for (const p of paths)
+    if (!isAbsolute(p)) invalid('flags, environment or file', 'allowedHostPaths', `"${p}" is not absolute`)
   return paths
 }
 

@@ -33,7 +33,8 @@ interface Surroundings {
 export async function chooseEngine(config: ServerConfig, at: Surroundings): Promise<ChosenEngine> {
   const stored = await at.store.read((tx) => tx.meta(META_KEY))
   if (stored !== null) {
-    if (config.engine !== 'auto' && config.engine !== stored) throw fail('STORE_ENGINE_MISMATCH', { stored, asked: config.engine })
+    if (config.engine !== 'auto' && config.engine !== stored)
+      throw fail('STORE_ENGINE_MISMATCH', { stored, asked: config.engine })
     return build(stored, config, at, 'as chosen at the first start')
   }
   if (config.engine !== 'auto') return persist(at, await build(config.engine, config, at, 'as configured'))
@@ -44,10 +45,17 @@ export async function chooseEngine(config: ServerConfig, at: Surroundings): Prom
   if (away === null) return persist(at, docker)
   if (at.interactive) {
     await docker.engine.close()
-    return persist(at, await build('local', config, at, `no Docker at ${host}, so sandboxes are processes on this machine`))
+    return persist(
+      at,
+      await build('local', config, at, `no Docker at ${host}, so sandboxes are processes on this machine`),
+    )
   }
   const looked = [`Docker at ${host} (${away})`]
-  return { ...docker, why: 'nothing answers yet', warning: `${fail('NO_ENGINE', { looked }).message} The API is up and says Unknown until Docker answers.` }
+  return {
+    ...docker,
+    why: 'nothing answers yet',
+    warning: `${fail('NO_ENGINE', { looked }).message} The API is up and says Unknown until Docker answers.`,
+  }
 }
 
 async function unreachable(engine: Engine): Promise<string | null> {
@@ -91,7 +99,12 @@ async function buildLocal(config: ServerConfig, at: Surroundings, why: string): 
   const { createLocalEngine, probeIsolation } = await import('../engines/local/index.ts')
   const probe = config.isolation === 'none' ? { none: 'as configured' } : await probeIsolation()
   if (probe !== 'namespaces' && config.isolation !== 'none' && !mayGoWithout(at)) {
-    throw fail('NO_ENGINE', { looked: [`namespaces for the local engine: ${probe.none}`, 'say --isolation none to run plain processes'] })
+    throw fail('NO_ENGINE', {
+      looked: [
+        `namespaces for the local engine: ${probe.none}`,
+        'say --isolation none to run plain processes',
+      ],
+    })
   }
   const isolation = probe === 'namespaces' ? 'namespaces' : 'none'
   return {
@@ -115,4 +128,3 @@ async function buildLocal(config: ServerConfig, at: Surroundings, why: string): 
 function mayGoWithout(at: Surroundings): boolean {
   return at.interactive && (process.env['HOLDFAST_DEMO'] === '1' || process.env['HOLDFAST_TEST'] === '1')
 }
-

@@ -34,7 +34,11 @@ const SCENARIOS: readonly Scenario[] = [
     phase: 'Running',
     run: (cp, id) => cp.change(id, (r) => ({ specHash: 'v1-other', generation: r.generation + 1 })),
   },
-  { name: 'create, restart', phase: 'Running', run: (cp, id) => cp.change(id, (r) => ({ restartSeq: r.restartSeq + 1 })) },
+  {
+    name: 'create, restart',
+    phase: 'Running',
+    run: (cp, id) => cp.change(id, (r) => ({ restartSeq: r.restartSeq + 1 })),
+  },
   { name: 'create, delete', phase: 'Terminated', run: (cp, id) => cp.want(id, 'deleted') },
   {
     name: 'create, removed behind its back, recovered by policy',

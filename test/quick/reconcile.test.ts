@@ -125,21 +125,24 @@ describe('trouble', () => {
     expect((await cp.get(id)).status.phase).toBe('Running')
   })
 
-  it.each([0, 137, 143, 255])('a daemon stopped in order, with status %i: what was wanted runs again, what was stopped does not', async (code) => {
-    await start()
-    const [a, b] = [await cp.add(), await cp.add()]
-    await cp.reaches(a, 'Running')
-    await cp.reaches(b, 'Running')
-    await cp.want(b, 'stopped')
-    await cp.reaches(b, 'Stopped')
-    cp.behind.stopDaemon({ code })
-    await cp.converge()
-    expect((await cp.get(a)).desired).toBe('running')
-    cp.behind.startDaemon()
-    await cp.converge()
-    expect((await cp.get(a)).status.phase).toBe('Running')
-    expect((await cp.get(b)).status.phase).toBe('Stopped')
-  })
+  it.each([0, 137, 143, 255])(
+    'a daemon stopped in order, with status %i: what was wanted runs again, what was stopped does not',
+    async (code) => {
+      await start()
+      const [a, b] = [await cp.add(), await cp.add()]
+      await cp.reaches(a, 'Running')
+      await cp.reaches(b, 'Running')
+      await cp.want(b, 'stopped')
+      await cp.reaches(b, 'Stopped')
+      cp.behind.stopDaemon({ code })
+      await cp.converge()
+      expect((await cp.get(a)).desired).toBe('running')
+      cp.behind.startDaemon()
+      await cp.converge()
+      expect((await cp.get(a)).status.phase).toBe('Running')
+      expect((await cp.get(b)).status.phase).toBe('Stopped')
+    },
+  )
 
   it('an engine that is away: Unknown, and nothing is changed', async () => {
     await start()
@@ -230,14 +233,20 @@ describe('remnants and strangers', () => {
     cp.behind.createForeign({ name: 'users-own', image: 'img', labels })
     cp.behind.createForeign({ name: 'stranger', image: 'img', labels: {} })
     const lateName = 'hf-unknown-1'
-    cp.behind.createForeign({ name: lateName, image: 'img', labels: { ...labels, 'holdfast.dev/uid': 'nobody0000000000', 'holdfast.dev/name': lateName } })
+    cp.behind.createForeign({
+      name: lateName,
+      image: 'img',
+      labels: { ...labels, 'holdfast.dev/uid': 'nobody0000000000', 'holdfast.dev/name': lateName },
+    })
     await cp.want(id, 'deleted')
     await cp.reaches(id, 'Terminated')
     await cp.converge()
     // The same object again, as a call would make it that landed long after its time-out.
     cp.behind.createForeign({ name: r.instance?.name ?? '', image: 'img', labels })
     await cp.converge()
-    expect([...cp.world.containers.values()].map((c) => c.name).toSorted()).toEqual([lateName, 'stranger', 'users-own'].toSorted())
+    expect([...cp.world.containers.values()].map((c) => c.name).toSorted()).toEqual(
+      [lateName, 'stranger', 'users-own'].toSorted(),
+    )
     const quarantined = await cp.store.read((tx) => tx.quarantine())
     expect(quarantined.map((q) => q.name)).toEqual([lateName])
   })

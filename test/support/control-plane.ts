@@ -60,7 +60,10 @@ export function createControlPlane(options: ControlPlaneOptions = {}): ControlPl
   let engine: SimulatedEngine = newEngine()
 
   function newEngine(): SimulatedEngine {
-    return createSimulatedEngine(world, { id: 'sim', ...(options.faults === undefined ? {} : { faults: options.faults }) })
+    return createSimulatedEngine(world, {
+      id: 'sim',
+      ...(options.faults === undefined ? {} : { faults: options.faults }),
+    })
   }
 
   function newReconciler(store: MemoryStore): Reconciler {
@@ -111,9 +114,32 @@ export function createControlPlane(options: ControlPlaneOptions = {}): ControlPl
       const uid = ids.next()
       const now = clock.now()
       const base = aSandbox()
-      const spec = { ...base.spec, mounts: base.spec.mounts.map((m) => (m.kind === 'volume' ? { ...m, volume: uid } : m)), entrypoint: ['sim', 'run'] }
-      const record = { ...base, id, spec, specHash: specHash(spec), imageId: null, createdAt: now, updatedAt: now, desiredAt: now, ...change }
-      const row = aVolume({ uid, owner: id, physicalName: physicalVolumeName('workspace', uid, 1), state: 'planned', seed: 'pending', engineCreatedAt: null, createdAt: now, ...volume })
+      const spec = {
+        ...base.spec,
+        mounts: base.spec.mounts.map((m) => (m.kind === 'volume' ? { ...m, volume: uid } : m)),
+        entrypoint: ['sim', 'run'],
+      }
+      const record = {
+        ...base,
+        id,
+        spec,
+        specHash: specHash(spec),
+        imageId: null,
+        createdAt: now,
+        updatedAt: now,
+        desiredAt: now,
+        ...change,
+      }
+      const row = aVolume({
+        uid,
+        owner: id,
+        physicalName: physicalVolumeName('workspace', uid, 1),
+        state: 'planned',
+        seed: 'pending',
+        engineCreatedAt: null,
+        createdAt: now,
+        ...volume,
+      })
       await cp.store.write(true, async (tx) => {
         await tx.insertVolume(row)
         await tx.insertSandbox(record)
@@ -129,7 +155,13 @@ export function createControlPlane(options: ControlPlaneOptions = {}): ControlPl
       })
       cp.reconciler.kick(sandboxKey(id))
     },
-    want: (id, desired) => cp.change(id, (r) => ({ desired, desiredReason: 'user', desiredAt: clock.now(), generation: r.generation + 1 })),
+    want: (id, desired) =>
+      cp.change(id, (r) => ({
+        desired,
+        desiredReason: 'user',
+        desiredAt: clock.now(),
+        generation: r.generation + 1,
+      })),
     async get(id) {
       const r = await cp.store.read((tx) => tx.sandbox(id))
       if (r === null) throw new Error(`no sandbox ${id}`)
@@ -138,7 +170,11 @@ export function createControlPlane(options: ControlPlaneOptions = {}): ControlPl
     volumes: async () => (await cp.store.read((tx) => tx.volumes({}))).items,
     openSteps: async () => (await cp.store.read((tx) => tx.openSteps())).length,
     async reaches(id, phase) {
-      await clock.runUntil(`${id} is ${phase}`, async () => (await cp.get(id)).status.phase === phase, 1_200_000)
+      await clock.runUntil(
+        `${id} is ${phase}`,
+        async () => (await cp.get(id)).status.phase === phase,
+        1_200_000,
+      )
       return cp.get(id)
     },
     async converge() {

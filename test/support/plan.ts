@@ -1,7 +1,14 @@
 import type { EngineRun, InstanceFacts, VolumeFacts } from '../../src/model/facts.ts'
 import { instanceName } from '../../src/model/ids.ts'
 import { labelsFor } from '../../src/model/labels.ts'
-import type { InstanceRef, JournalRow, SandboxRecord, SandboxSpec, Step, VolumeRecord } from '../../src/model/records.ts'
+import type {
+  InstanceRef,
+  JournalRow,
+  SandboxRecord,
+  SandboxSpec,
+  Step,
+  VolumeRecord,
+} from '../../src/model/records.ts'
 import { specHash } from '../../src/model/spec.ts'
 import type { SandboxView, VolumeView } from '../../src/plan/types.ts'
 
@@ -19,7 +26,16 @@ export const spec: SandboxSpec = {
   entrypoint: ['run'],
   env: {},
   limits: {},
-  mounts: [{ kind: 'volume', name: 'workspace', volume: VOLUME, claim: 'workspace', path: '/sandbox', readOnly: false }],
+  mounts: [
+    {
+      kind: 'volume',
+      name: 'workspace',
+      volume: VOLUME,
+      claim: 'workspace',
+      path: '/sandbox',
+      readOnly: false,
+    },
+  ],
   workingDir: null,
   user: null,
 }
@@ -76,7 +92,10 @@ export function aRef(change: Partial<InstanceRef> = {}): InstanceRef {
 }
 
 /** A sandbox that has an instance. */
-export function withInstance(change: Partial<SandboxRecord> = {}, ref: Partial<InstanceRef> = {}): SandboxRecord {
+export function withInstance(
+  change: Partial<SandboxRecord> = {},
+  ref: Partial<InstanceRef> = {},
+): SandboxRecord {
   return aSandbox({ instance: aRef(ref), instanceSeq: 1, observedGeneration: 1, ...change })
 }
 
@@ -85,7 +104,15 @@ export function facts(change: Partial<InstanceFacts> = {}): InstanceFacts {
   return {
     id: 'engine-id-1',
     name: ref.name,
-    labels: labelsFor({ installation: INSTALLATION, uid: ref.uid, name: ref.name, kind: 'instance', sandbox: ID, instance: 1, specHash: specHash(spec) }),
+    labels: labelsFor({
+      installation: INSTALLATION,
+      uid: ref.uid,
+      name: ref.name,
+      kind: 'instance',
+      sandbox: ID,
+      instance: 1,
+      specHash: specHash(spec),
+    }),
     state: 'running',
     paused: false,
     createdAt: NOW - 600,
@@ -133,7 +160,12 @@ export function aVolume(change: Partial<VolumeRecord> = {}): VolumeRecord {
 
 export function volumeFacts(change: Partial<VolumeFacts> = {}): VolumeFacts {
   const name = change.name ?? `workspace-${VOLUME}`
-  return { name, labels: labelsFor({ installation: INSTALLATION, uid: VOLUME, name, kind: 'volume', sandbox: ID }), createdAt: NOW - 900, ...change }
+  return {
+    name,
+    labels: labelsFor({ installation: INSTALLATION, uid: VOLUME, name, kind: 'volume', sandbox: ID }),
+    createdAt: NOW - 900,
+    ...change,
+  }
 }
 
 export function openRow(step: Step, change: Partial<JournalRow> = {}): JournalRow {
@@ -154,10 +186,20 @@ export function openRow(step: Step, change: Partial<JournalRow> = {}): JournalRo
   }
 }
 
-export const createStep: Step = { kind: 'create-instance', name: instanceName(ID, 1), uid: 'instance00000000', number: 1, specHash: specHash(spec) }
+export const createStep: Step = {
+  kind: 'create-instance',
+  name: instanceName(ID, 1),
+  uid: 'instance00000000',
+  number: 1,
+  specHash: specHash(spec),
+}
 
 /** A view whose engine shows the given instance, and the volume unless told otherwise. */
-export function view(record: SandboxRecord, instance: InstanceFacts | null, change: Partial<SandboxView> & { volumeSeen?: VolumeFacts | null } = {}): SandboxView {
+export function view(
+  record: SandboxRecord,
+  instance: InstanceFacts | null,
+  change: Partial<SandboxView> & { volumeSeen?: VolumeFacts | null } = {},
+): SandboxView {
   const { volumeSeen = volumeFacts(), ...rest } = change
   let n = 0
   return {
@@ -165,7 +207,11 @@ export function view(record: SandboxRecord, instance: InstanceFacts | null, chan
     record,
     volumes: [aVolume()],
     open: [],
-    observed: { known: true, value: { instance, volumes: new Map([[`workspace-${VOLUME}`, volumeSeen]]) }, at: NOW },
+    observed: {
+      known: true,
+      value: { instance, volumes: new Map([[`workspace-${VOLUME}`, volumeSeen]]) },
+      at: NOW,
+    },
     image: { id: 'image-1', entrypoint: [], command: [], volumes: [], user: '' },
     exitCause: undefined,
     canPull: true,
@@ -175,7 +221,11 @@ export function view(record: SandboxRecord, instance: InstanceFacts | null, chan
   }
 }
 
-export function volumeView(record: VolumeRecord, seen: VolumeFacts | null, change: Partial<VolumeView> = {}): VolumeView {
+export function volumeView(
+  record: VolumeRecord,
+  seen: VolumeFacts | null,
+  change: Partial<VolumeView> = {},
+): VolumeView {
   return {
     installation: INSTALLATION,
     record,
