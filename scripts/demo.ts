@@ -45,12 +45,14 @@ async function main(): Promise<number> {
   const options = { stateDir, listen, proxyListen: `127.0.0.1:${proxyPort}` }
   let server: DemoServer | null = null
   let image: string | null = null
+  let made: Made | null = null
   try {
     story.chapter('1. A server, and four sandboxes with data')
     // The fifth instance that it makes will be its last act.
     server = await startServer({ ...options, failpoint: 'create-instance:after-effect:5' })
     const client = createClient({ baseUrl: `http://${listen}`, apiKey: readKey(stateDir), retryLimitMs: 500 })
-    const { engine } = await client.info()
+    const { engine, installation } = await client.info()
+    made = { engine, installation }
     story.say(`The server is process ${server.pid}; engine: ${engine}.`)
     for (const line of server.stderr().split('\n'))
       if (/isolation|security boundary/i.test(line)) story.say(line)
@@ -66,7 +68,7 @@ async function main(): Promise<number> {
         server = await startServer({ ...options, ...(failpoint === undefined ? {} : { failpoint }) })
       },
     }
-    await play(scene)
+    await Promise.race([play(scene), interrupted()])
     await server.stop()
   } catch (error) {
     story.check('the story came to its end', false, error instanceof Error ? error.message : String(error))
@@ -76,7 +78,7 @@ async function main(): Promise<number> {
         `${error.cause instanceof Error ? error.cause.message : JSON.stringify(error.cause)}\n`,
       )
   } finally {
-    await leave(server, image, stateDir)
+    await leave(server, image, stateDir, made)
   }
   const seconds = ((performance.now() - began) / 1000).toFixed(1)
   story.chapter(
@@ -301,12 +303,43 @@ function mounts(stateDir: string): number {
     .filter((l) => l.includes(stateDir)).length
 }
 
-/** Nothing of the demo stays, however it ended. */
-async function leave(server: DemoServer | null, image: string | null, stateDir: string): Promise<void> {
-  await server?.stop().catch((error: unknown) => process.stderr.write(`${String(error)}\n`))
-  if (image !== null && image !== 'host')
-    await removeDemoImage(SOCKET).catch((error: unknown) => process.stderr.write(`${String(error)}\n`))
+interface Made {
+  readonly engine: string
+  readonly installation: string
+}
+
+/** Rejects when a person has seen enough. */
+function interrupted(): Promise<never> {
+  return new Promise((_, reject) => {
+    for (const name of ['SIGINT', 'SIGTERM'] as const)
+      process.once(name, () => reject(new Error(`interrupted (${name})`)))
+  })
+}
+
+/** Nothing of the demo stays, however it ended: what the story did not delete is removed from the engine itself. */
+async function leave(
+  server: DemoServer | null,
+  image: string | null,
+  stateDir: string,
+  made: Made | null,
+): Promise<void> {
+  const complain = (error: unknown): void => void process.stderr.write(`${String(error)}\n`)
+  await server?.stop().catch(complain)
+  if (made !== null) await sweepUp(made, stateDir).catch(complain)
+  if (image !== null && image !== 'host') await removeDemoImage(SOCKET).catch(complain)
   rmSync(stateDir, { recursive: true, force: true })
+}
+
+async function sweepUp({ engine, installation }: Made, stateDir: string): Promise<void> {
+  const direct = await openEngine(engine, stateDir)
+  try {
+    const mine = (o: { labels: Readonly<Record<string, string>> }): boolean =>
+      o.labels['holdfast.dev/installation'] === installation
+    for (const i of (await direct.listInstances(CALL)).filter(mine)) await direct.removeInstance(i.id, CALL)
+    for (const v of (await direct.listVolumes(CALL)).filter(mine)) await direct.removeVolume(v.name, CALL)
+  } finally {
+    await direct.close()
+  }
 }
 
 // The product's timers keep no process alive, and behind the server's back nothing else of this one does.
