@@ -1,0 +1,2 @@
+export { createLocalEngine, type LocalEngineOptions } from './local.ts'
+export { probeIsolation } from './probe.ts'
