@@ -58,7 +58,7 @@ describe('marker reader', () => {
     const output = createOutput()
     createMarkerReader(source, () => undefined).expect(TAG, output, () => undefined)
     source.write('prompt> ')
-    const [first] = await Promise.all([output.stream[Symbol.asyncIterator]().next()])
+    const first = await output.stream[Symbol.asyncIterator]().next()
     expect(String(first.value)).toBe('prompt> ')
   })
 

@@ -35,7 +35,8 @@ export async function startRaw(
     {
       command: rawCommand(request.command, shell),
       env: { ...request.env, [EXEC_MARK]: mark },
-      stdin: request.stdin !== 'none',
+      // A terminal is one for input as well, or programs on it find none.
+      stdin: request.stdin !== 'none' || request.tty !== undefined,
       ...(request.workingDir === undefined ? {} : { workingDir: request.workingDir }),
       ...(request.user === undefined ? {} : { user: request.user }),
       ...(request.tty === undefined ? {} : { tty: request.tty }),

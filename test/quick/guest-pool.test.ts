@@ -36,10 +36,11 @@ const sleeping = (rig: GuestRig, n: number): Promise<Awaited<ReturnType<typeof s
   Promise.all(Array.from({ length: n }, () => start(rig, { command: ['sleep', '300'] })))
 
 describe('the pool of lanes', () => {
-  it('serves commands one after the other on one lane', async () => {
+  it('serves commands one after the other on few lanes', async () => {
     const rig = await open()
     for (let i = 0; i < 30; i++) expect((await run(rig, `echo ${i}`)).stdout).toBe(`${i}\n`)
-    expect(rig.exec.started()).toBeLessThanOrEqual(2)
+    // An answer comes before its lane is free again, so the next command may take another one.
+    expect(rig.exec.started()).toBeLessThanOrEqual(5)
   })
 
   it('opens the first lane ahead of use', async () => {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import type { Readable } from 'node:stream'
-import { expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import type {
   CommandExit,
   CommandRequest,
@@ -314,6 +314,31 @@ export function guestSuite(rig: () => GuestRig, bytes: number): void {
     expect((await run(rig(), `[ -e ${mark} ] && echo ran; rm -f ${mark}`)).stdout).toBe('')
   })
 
+  describe.concurrent('while others run', () => slowSuite(rig))
+
+  it('sends one signal to the group and lets the command answer it', async () => {
+    const command = await start(rig(), {
+      command: {
+        script: 'trap "echo usr; exit 12" USR1; echo ready; while :; do sleep 0.1 || sleep 1; done',
+      },
+    })
+    command.stderr.resume()
+    const [ready] = (await once(command.stdout, 'data')) as [Buffer]
+    expect(ready.toString()).toBe('ready\n')
+    await command.kill('USR1')
+    expect((await command.exit).code).toBe(12)
+    await command.kill('KILL')
+  })
+
+  it('signals and cancels a command whose environment no shell can export', async () => {
+    const command = await start(rig(), { command: ['sleep', '300'], env: { 'a.b': 'dot' } })
+    await command.cancel()
+    expect((await finish(command)).exit).toEqual({ ...ok, code: 130 })
+  })
+}
+
+/** Those that wait, beside one another: they are about processes that outlive a command, or must not. */
+function slowSuite(rig: () => GuestRig): void {
   it('answers while a background child holds the output, and neither reuses nor closes that lane', async () => {
     const held = await run(rig(), 'sleep 3 & echo $!; (sleep 1; echo late; echo late >&2) & echo now')
     expect(held.exit).toEqual(ok)
@@ -331,11 +356,13 @@ export function guestSuite(rig: () => GuestRig, bytes: number): void {
   it('loses only the command whose script kills its lane, and serves the next', async () => {
     const bystander = await start(rig(), { command: { script: 'sleep 2; echo fine' } })
     const done = finish(bystander)
-    const lost = await run(rig(), 'kill -KILL $PPID; sleep 1')
+    const lost = await run(rig(), `echo $$ >/tmp/orphan-${process.pid}; kill -KILL $PPID; exec sleep 60`)
     expect(lost.exit.code).toBeNull()
     expect(lost.exit.lost).toMatch(/shell ended|connection/)
     expect((await run(rig(), 'echo next')).stdout).toBe('next\n')
     expect(await done).toMatchObject({ stdout: 'fine\n', exit: ok })
+    // Its program may have outlived the lane, and is nobody's any more.
+    await run(rig(), `read -r p </tmp/orphan-${process.pid}; kill -KILL $p; rm /tmp/orphan-${process.pid}`)
   })
 
   it(
@@ -384,25 +411,5 @@ export function guestSuite(rig: () => GuestRig, bytes: number): void {
     expect(late).toMatchObject({ stdout: 'early\n', exit: { timedOut: true, lost: null } })
     expect(late.exit.code).toBeGreaterThan(128)
     expect(await run(rig(), { command: ['true'], timeoutMs: 60_000 })).toMatchObject({ exit: ok })
-  })
-
-  it('sends one signal to the group and lets the command answer it', async () => {
-    const command = await start(rig(), {
-      command: {
-        script: 'trap "echo usr; exit 12" USR1; echo ready; while :; do sleep 0.1 || sleep 1; done',
-      },
-    })
-    command.stderr.resume()
-    const [ready] = (await once(command.stdout, 'data')) as [Buffer]
-    expect(ready.toString()).toBe('ready\n')
-    await command.kill('USR1')
-    expect((await command.exit).code).toBe(12)
-    await command.kill('KILL')
-  })
-
-  it('signals and cancels a command whose environment no shell can export', async () => {
-    const command = await start(rig(), { command: ['sleep', '300'], env: { 'a.b': 'dot' } })
-    await command.cancel()
-    expect((await finish(command)).exit).toEqual({ ...ok, code: 130 })
   })
 }
