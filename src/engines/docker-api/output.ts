@@ -75,7 +75,11 @@ export function createOutput(socket: Duplex, format: 'framed' | 'raw'): Output {
       }
     })
     socket.on('error', (error) => (failure = error))
-    socket.once('end', () => finish(format === 'framed' && !parser.whole() ? lost() : undefined))
+    socket.once('end', () => {
+      finish(format === 'framed' && !parser.whole() ? lost() : undefined)
+      // The program is over. The engine may keep its side open for as long as input is on its way that nobody reads.
+      socket.destroy()
+    })
     // A program that ends before it has read its input makes the engine close with input unread: the kernel tells a
     // reset then, behind all output. Anything else without an `end` before it may have lost output.
     socket.once('close', () =>

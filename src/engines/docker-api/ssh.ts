@@ -76,7 +76,11 @@ export function createSshTunnel(endpoint: Endpoint & { kind: 'ssh' }, options: S
       const path = await usablePath(master, endpoint, options, note)
       if (closed) throw closedError()
       opened = { path, master }
-      void master.ended.then(() => note(master.errors))
+      // The guard removes the directory, unless it was killed together with ssh.
+      void master.ended.then(() => {
+        note(master.errors)
+        return rm(master.dir, { recursive: true, force: true })
+      })
       return path
     } catch (error) {
       await endMaster(master)
