@@ -19,6 +19,8 @@ export interface Context extends ApiDeps {
   readonly links: LinkSigner
   /** Aborted when the server begins to close: streams that would never end do then. */
   readonly closing: AbortSignal
+  /** Per connection, aborted when it closes: one listener however many requests come over it. */
+  readonly gone: WeakMap<object, AbortSignal>
   /** Where the listeners really are, once they listen. */
   addresses(): { readonly api: Address; readonly proxy: Address }
 }

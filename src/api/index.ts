@@ -35,6 +35,7 @@ export function createContext(deps: ApiDeps, closing: AbortSignal, addresses: Co
     keys: createKeyRing(deps.store, deps.clock),
     links: createLinkSigner(deps.store, deps.ids),
     closing,
+    gone: new WeakMap(),
     addresses,
   }
 }
