@@ -30,7 +30,7 @@ export interface ExecSession {
   resize(columns: number, rows: number): Promise<void>
   /** To the command's whole process group. */
   kill(signal: ExecSignal): Promise<void>
-  /** Resolves after both outputs ended. Rejects when the command could not be run or the connection was lost. */
+  /** Resolves when all output is here, though perhaps not yet read. Rejects when the command could not be run or the connection was lost. */
   readonly exit: Promise<ExecExit>
   /** Leaves; a command still running is ended by the server. */
   close(): void
@@ -50,6 +50,9 @@ const STDIN_PIECE_BYTES = 64 * 1024
 const CONNECT_LIMIT_MS = 15_000
 /** A silent connection is probed with a ping each time this passes, in milliseconds, and given up after two. */
 const PING_EVERY_MS = 20_000
+
+/** How long the server may take to say goodbye, in milliseconds. */
+const CLOSE_LIMIT_MS = 1000
 
 const STDIN = 0x00
 const STDOUT = 0x01
@@ -164,31 +167,31 @@ export async function openExec(
   const sendJson = (message: object): Promise<void> => send(JSON.stringify(message))
 
   const exit = new Promise<ExecExit>((resolve, reject) => {
-    let outcome: (() => void) | null = null
-    const onMessage = (message: ServerMessage): void => {
-      if (message.type === 'exit') {
-        const { exitCode = null, timedOut = false, lost = null } = message
-        outcome = () => resolve({ exitCode, timedOut, lost })
-      } else if (message.type === 'error') {
-        outcome = () => reject(errorFromAnswer(422, message.error))
-      } else {
-        return
-      }
+    let over = false
+    // Frames arrive in order, so with the last message everything before it is here.
+    const finish = (settle: () => void): void => {
+      if (over) return
+      over = true
+      stopPings()
+      stdout.end()
+      stderr.end()
+      settle()
       socket.close(1000)
+      setTimeout(() => socket.terminate(), CLOSE_LIMIT_MS).unref()
+    }
+    const onMessage = (message: ServerMessage): void => {
+      const { exitCode = null, timedOut = false, lost = null } = message
+      if (message.type === 'exit') finish(() => resolve({ exitCode, timedOut, lost }))
+      if (message.type === 'error') finish(() => reject(errorFromAnswer(422, message.error)))
     }
     socket.on('message', (data, isBinary) => {
       if (isBinary) push(bytesOf(data))
       else onMessage(parseJson(bytesOf(data).toString('utf8')) as ServerMessage)
     })
-    socket.on('error', (error) => {
-      outcome ??= () => reject(lostError(id, error.message))
-    })
+    socket.on('error', (error) => finish(() => reject(lostError(id, error.message))))
     socket.once('close', (closeCode, reason) => {
-      stopPings()
-      stdout.end()
-      stderr.end()
-      if (outcome !== null) outcome()
-      else reject(lostError(id, reason.toString() || `the server closed the connection (${closeCode})`))
+      const why = reason.toString() || `the server closed the connection (${closeCode})`
+      finish(() => reject(lostError(id, why)))
     })
   })
   // Whoever started the session awaits `exit` later; until then its rejection is not an unhandled one.

@@ -39,7 +39,7 @@ export function restarted(before: Sandbox | null): Goal {
   const was = before?.instance ?? null
   return {
     ...goals.running,
-    what: 'be running again',
+    what: 'running again',
     reached: (s) => {
       if (!goals.running.reached(s) || s === null) return false
       return was === null || s.instance?.number !== was.number || s.instance.startedAt !== was.startedAt

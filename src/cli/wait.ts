@@ -9,6 +9,8 @@ const DEFAULT_TIMEOUT = '5m'
 /** Pauses between two looks, in milliseconds: quick at first, because most things are done at once. */
 const FIRST_PAUSE_MS = 20
 const LARGEST_PAUSE_MS = 500
+/** A cause that reads differently at each attempt is told again only after this, in milliseconds. */
+const REPEAT_AFTER_MS = 30_000
 /** How long a hopeless state must hold before we give up: right after a request the status still is the one before it. */
 const HOPELESS_AFTER_MS = 2000
 /** States whose cause is told also where no progress is shown: they may need a person. */
@@ -22,7 +24,7 @@ export interface WaitOptions {
 }
 
 export interface Goal {
-  /** Completes "… to": `be running`. */
+  /** Completes "is not … yet": `running`. */
   readonly what: string
   /** `null` is a sandbox that is gone. */
   readonly reached: (sandbox: Sandbox | null) => boolean
@@ -69,7 +71,7 @@ async function look(client: Client, id: string): Promise<Sandbox | null> {
 const waitedTooLong = (label: string, goal: Goal, timeoutMs: number, last: string): CliError =>
   new CliError(
     EXIT.timeout,
-    `${label} did not ${goal.what} within ${timeoutMs / 1000} s${last === '' ? '' : ` (${last})`}. It goes on by itself; nothing was undone.`,
+    `${label} is not ${goal.what} after ${timeoutMs / 1000} s${last === '' ? '' : ` (${last})`}. It goes on by itself; nothing was undone.`,
     `holdfast explain ${label}`,
   )
 
@@ -91,14 +93,17 @@ export async function waitFor(
 ): Promise<Sandbox | null> {
   const { io, progress, signal } = context
   const until = io.now() + timeoutMs
-  const told = new Set<string>()
+  const told = new Map<string, { text: string; at: number }>()
   let last = ''
   let hopelessSince: number | null = null
   const show = (state: string, message: string): void => {
     last = message === '' ? state : `${state}: ${message}`
     progress.update(label, last)
-    if (TROUBLE.has(state) && !told.has(last)) context.note(`${label} is ${last}`)
-    told.add(last)
+    const before = told.get(state)
+    if (!TROUBLE.has(state) || before?.text === last) return
+    if (before !== undefined && io.now() - before.at < REPEAT_AFTER_MS) return
+    context.note(`${label} is ${last}`)
+    told.set(state, { text: last, at: io.now() })
   }
   try {
     for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(pause * 1.5, LARGEST_PAUSE_MS)) {
@@ -107,8 +112,9 @@ export async function waitFor(
         const sandbox = await look(client, id)
         if (goal.reached(sandbox)) return sandbox
         if (sandbox === null) throw isGone(label)
-        show(sandbox.status.state, sandbox.status.message)
         const reason = goal.hopeless?.(sandbox) ?? null
+        // What ends the wait is told by the error itself.
+        if (reason === null) show(sandbox.status.state, sandbox.status.message)
         hopelessSince = reason === null ? null : (hopelessSince ?? io.now())
         if (reason !== null && hopelessSince !== null && io.now() - hopelessSince >= HOPELESS_AFTER_MS)
           throw reason
@@ -145,21 +151,21 @@ export const hasFinished = (s: Sandbox): boolean =>
 
 export const goals = {
   running: {
-    what: 'be running',
+    what: 'running',
     reached: (s) =>
       s !== null && ((s.status.state === 'Running' && caughtUp(s)) || (hasFinished(s) && caughtUp(s))),
     hopeless: cannotRun,
   },
   stopped: {
-    what: 'be stopped',
+    what: 'stopped',
     reached: (s) =>
       s !== null && (s.status.state === 'Stopped' || s.status.state === 'Terminated') && caughtUp(s),
   },
   paused: {
-    what: 'be paused',
+    what: 'paused',
     reached: (s) => s !== null && s.status.state === 'Paused' && caughtUp(s),
     hopeless: cannotRun,
   },
-  deleted: { what: 'be deleted', reached: (s) => s === null },
-  settled: { what: 'take the change in', reached: (s) => s !== null && caughtUp(s) },
+  deleted: { what: 'deleted', reached: (s) => s === null },
+  settled: { what: 'up to date', reached: (s) => s !== null && caughtUp(s) },
 } as const satisfies Record<string, Goal>

@@ -107,7 +107,9 @@ async function watch(
 ): Promise<number> {
   await waitFor(context, client, id, label, started, options.timeout)
   const leave = new AbortController()
+  let asked = false
   const giveBack = context.onInterrupt((count) => {
+    asked = true
     if (count > 1) leave.abort()
     // A stop that does not arrive is told by the wait below, which goes on.
     else client.sandboxes.stop(id).catch((error: unknown) => context.note(String(error)))
@@ -128,7 +130,7 @@ async function watch(
       if (leave.signal.aborted) return EXIT.interrupted
       const sandbox = await waitFor(quiet, client, id, label, endedOrMoved(before), VERDICT_LIMIT_MS)
       if (sandbox === null) return EXIT.failed
-      if (isOver(sandbox)) return exitOf(sandbox, label)
+      if (isOver(sandbox)) return (await exitOf(client, sandbox)) ?? unknownExit(sandbox, label, asked)
     }
   } catch (error) {
     if (leave.signal.aborted) return EXIT.interrupted
@@ -141,7 +143,7 @@ async function watch(
 const isOver = (s: Sandbox): boolean => ['Stopped', 'Terminated', 'Failed', 'Lost'].includes(s.status.state)
 
 const started: Goal = {
-  what: 'start',
+  what: 'started',
   reached: (s) => s !== null && (goals.running.reached(s) || s.lastExit !== null),
   hopeless: goals.running.hopeless,
 }
@@ -151,15 +153,22 @@ const VERDICT_LIMIT_MS = 60_000
 
 /** The output ends when the process does: for good, or to be started once more by the restart policy. */
 const endedOrMoved = (before: Sandbox): Goal => ({
-  what: 'end',
+  what: 'ended',
   reached: (s) =>
     s === null ||
     isOver(s) ||
     (s.status.state === 'Running' && s.instance?.startedAt !== before.instance?.startedAt),
 })
 
-function exitOf(sandbox: Sandbox, label: string): number {
-  if (sandbox.lastExit?.code != null) return sandbox.lastExit.code
+/** The exit code of the last end. One that was asked for is no exit of its own, but the engine still knows its code. */
+async function exitOf(client: Client, sandbox: Sandbox): Promise<number | null> {
+  if (sandbox.desired.reason !== 'user' && sandbox.lastExit !== null) return sandbox.lastExit.code
+  const { observed } = await client.sandboxes.explain(sandbox.id)
+  return observed.instance?.exitCode ?? null
+}
+
+function unknownExit(sandbox: Sandbox, label: string, asked: boolean): number {
+  if (asked) return EXIT.interrupted
   throw new CliError(
     EXIT.failed,
     `${label} ended without an exit code: ${sandbox.status.message}`,
