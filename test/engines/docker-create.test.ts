@@ -86,7 +86,7 @@ describe.skipIf(missing !== null)('what Docker makes of a request', () => {
     expect(await said(id, 'cat /proc/1/comm')).toMatch(/init|tini/)
     const forks = await said(
       id,
-      'for i in $(seq 30); do sleep 5 & done 2>/dev/null; ls /proc | grep -c "^[0-9]"',
+      'for i in $(seq 30); do sleep 5 >/dev/null & done 2>/dev/null; ls /proc | grep -c "^[0-9]"',
     )
     expect(Number(forks.trim() === '' ? 0 : forks)).toBeLessThanOrEqual(20)
     const made = await rawJson<{ HostConfig: Record<string, unknown> }>(
@@ -253,7 +253,7 @@ async function entries(tar: Readable): Promise<Map<string, Entry>> {
   tar.on('error', (error) => unpacked.destroy(error))
   for await (const entry of unpacked) {
     entry.resume()
-    const { name, type, size = 0, uid = 0, mode = 0, linkname } = entry.header
+    const { name, type, size, uid, mode, linkname } = entry.header
     out.set(name.replace(/^\.?\/|\/$/g, ''), {
       type: type ?? 'file',
       size,

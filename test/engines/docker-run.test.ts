@@ -5,19 +5,19 @@ import { type InstanceFacts, sameRun } from '../../src/model/facts.ts'
 import { LABEL } from '../../src/model/labels.ts'
 import { type PrivateDaemon, startPrivateDaemon } from '../support/docker-daemon.ts'
 import { rawDocker } from '../support/docker-http.ts'
-import { dockerEngine, dockerMissing } from '../support/docker-subject.ts'
+import { dockerEngine, programsMissing } from '../support/docker-subject.ts'
 import { ensureTestImage, TEST_IMAGE } from '../support/image.ts'
 import { refused, until } from './conformance/rig.ts'
 
 const call: Call = { limitMs: 60_000 }
-const missing = await dockerMissing()
+const missing = programsMissing('dockerd', 'ip', 'unshare')
 if (missing !== null) console.error(`docker run tests are skipped: ${missing}`)
 
 interface Bench {
-  daemon: PrivateDaemon
-  engine: Engine
-  create(name: string, entrypoint?: readonly string[]): Promise<string>
-  facts(id: string): Promise<InstanceFacts>
+  readonly daemon: PrivateDaemon
+  readonly engine: Engine
+  readonly create: (name: string, entrypoint?: readonly string[]) => Promise<string>
+  readonly facts: (id: string) => Promise<InstanceFacts>
 }
 
 /** Everything is on the daemon of its own, whose destruction removes it. */

@@ -9,13 +9,14 @@ import type { Call, Engine } from '../../src/engines/engine.ts'
 import { LABEL } from '../../src/model/labels.ts'
 import { type PrivateDaemon, startPrivateDaemon } from '../support/docker-daemon.ts'
 import { type Proxy, type ProxyHooks, startDockerProxy } from '../support/docker-proxy.ts'
-import { DOCKER_SOCKET, dockerEngine, dockerMissing } from '../support/docker-subject.ts'
+import { DOCKER_SOCKET, dockerEngine, dockerMissing, programsMissing } from '../support/docker-subject.ts'
 import { ensureTestImage, TEST_IMAGE } from '../support/image.ts'
 import { freePort, type Sshd, startSshd } from '../support/sshd.ts'
 import { collect, finish, refused, TEST_RUN_LABEL, until, within } from './conformance/rig.ts'
 
 const call: Call = { limitMs: 60_000 }
-const missing = await dockerMissing()
+const missing =
+  (await dockerMissing()) ?? programsMissing('dockerd', 'ip', 'openssl', 'sshd', 'ssh', 'docker')
 if (missing !== null) console.error(`docker transport tests are skipped: ${missing}`)
 
 let dir = ''

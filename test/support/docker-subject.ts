@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { createDockerEngine, type DockerOptions } from '../../src/engines/docker/index.ts'
 import type { Engine } from '../../src/engines/engine.ts'
 import { systemClock } from '../../src/server/system.ts'
@@ -7,12 +9,22 @@ import { ensureTestImage, TEST_IMAGE, TEST_SEED_PATH, TEST_VOLUME_IMAGE, TEST_VO
 
 export const DOCKER_SOCKET = '/var/run/docker.sock'
 
+const required = (): boolean => (process.env['HOLDFAST_REQUIRE_ENGINES'] ?? '') !== ''
+
 /** Why tests on the machine's own Docker cannot run, or null. With HOLDFAST_REQUIRE_ENGINES set they must. */
 export async function dockerMissing(): Promise<string | null> {
   const answer = await rawDocker(DOCKER_SOCKET, 'GET', '/_ping').catch((error: unknown) => error)
-  if (!(answer instanceof Error)) return null
-  if ((process.env['HOLDFAST_REQUIRE_ENGINES'] ?? '') !== '') return null
+  if (!(answer instanceof Error) || required()) return null
   return `no Docker answers at ${DOCKER_SOCKET}: ${answer.message}`
+}
+
+/** Why tests that start these programs as root cannot run, or null. With HOLDFAST_REQUIRE_ENGINES set they must. */
+export function programsMissing(...programs: readonly string[]): string | null {
+  if (required()) return null
+  if (process.getuid?.() !== 0) return 'they need root, to start daemons of their own'
+  const dirs = ['/usr/sbin', '/sbin', ...(process.env['PATH'] ?? '').split(':')]
+  const absent = programs.filter((program) => !dirs.some((dir) => existsSync(join(dir, program))))
+  return absent.length === 0 ? null : `they need ${absent.join(' and ')}`
 }
 
 export function dockerEngine(host: string, over: Partial<DockerOptions> = {}): Engine {

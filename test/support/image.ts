@@ -14,6 +14,8 @@ export const TEST_VOLUME_PATH = '/data'
 export const TEST_SEED_PATH = '/seed'
 export const TEST_USER = 1000
 
+/** Grows with each change of what is in the images. */
+const CONTENT_VERSION = '1'
 const CONTENT_LABEL = 'holdfast.dev/test-image'
 const BUSYBOX = ['/bin/busybox', '/usr/bin/busybox'].find((path) => existsSync(path))
 
@@ -60,8 +62,7 @@ export async function ensureImage(
     throw new Error('The test image needs a static busybox: apt-get install busybox-static')
   const content = createHash('sha256')
     .update(readFileSync(BUSYBOX))
-    .update(readFileSync(import.meta.filename))
-    .update(instructions.join('\n'))
+    .update([CONTENT_VERSION, ...instructions].join('\n'))
     .digest('hex')
   const found = await rawDocker(socketPath, 'GET', `/images/${image}/json`)
   if (found.status === 200 && found.text.includes(content)) return
@@ -82,4 +83,7 @@ export async function ensureImage(
   )
   if (status >= 300 || text.includes('"error"'))
     throw new Error(`importing ${image} failed: ${status} ${text}`)
+  // The one that it replaces would stay without a name; while something uses it, it does.
+  if (found.status === 200)
+    await rawDocker(socketPath, 'DELETE', `/images/${(JSON.parse(found.text) as { Id: string }).Id}`)
 }

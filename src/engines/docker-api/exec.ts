@@ -10,6 +10,8 @@ import type { ExecInspect } from './types.ts'
 /** How long the engine may take to note the end of a program whose output has ended, milliseconds. */
 const EXIT_LIMIT_MS = 60_000
 const EXIT_POLL_FIRST_MS = 2
+const START_POLL_FIRST_MS = 5
+const START_POLL_MAX_MS = 100
 const EXIT_POLL_MAX_MS = 500
 /** One look at an exec, milliseconds. */
 const LOOK_LIMIT_MS = 10_000
@@ -38,7 +40,7 @@ export async function startExec(api: Api, id: string, request: ExecRequest, call
   })
   const output = createOutput(socket, request.tty === undefined ? 'framed' : 'raw')
   try {
-    await running(api, exec, request, output, what, rest())
+    await running(api, exec, request, output, what, rest)
   } catch (error) {
     output.destroy()
     throw error
@@ -73,10 +75,10 @@ async function running(
   request: ExecRequest,
   output: Output,
   what: string,
-  call: Call,
+  rest: () => Call,
 ): Promise<void> {
   const { columns, rows } = request.tty ?? { columns: 80, rows: 24 }
-  const resized = resize(api, exec, columns, rows, call).then(
+  const resized = resize(api, exec, columns, rows, rest()).then(
     () => 'running' as const,
     (error: unknown) => {
       if (error instanceof EngineError && (error.kind === 'timeout' || error.kind === 'aborted')) throw error
@@ -84,22 +86,33 @@ async function running(
     },
   )
   const first = await Promise.race([resized, output.ended.then(() => 'ended' as const)])
-  if (first === 'running') return
-  const look = await inspectExec(api, exec, call)
-  // What has a process id, or ended without ever being refused one, did run.
-  if (look !== null && (look.Running || (look.Pid ?? 0) > 0)) return
+  if (first === 'running' || (await everRan(api, exec, rest))) return
   const late = (): EngineError =>
-    new EngineError('timeout', 'unknown', `${what} was not done after ${call.limitMs} ms`)
-  await orAfter(api.clock, Math.min(call.limitMs, LOOK_LIMIT_MS), output.ended, late)
-  const after = await inspectExec(api, exec, call)
-  if ((after?.Pid ?? 0) > 0) return
-  const said = output.stdout.read() as Buffer | null
-  const reason = said?.toString().trim() ?? ''
+    new EngineError('timeout', 'unknown', `${what}: why it was not started was not told in time`)
+  await orAfter(api.clock, Math.min(rest().limitMs, LOOK_LIMIT_MS), output.ended, late)
+  const reason = (output.stdout.read() as Buffer | null)?.toString().trim() ?? ''
   throw new EngineError(
     'invalid',
     'none',
     `${what}: ${reason === '' ? 'the program was not started' : reason}`,
   )
+}
+
+/** True once the program has a process id, which it keeps after its end; false once the engine has given it up. */
+async function everRan(api: Api, exec: string, rest: () => Call): Promise<boolean> {
+  for (let wait = START_POLL_FIRST_MS; ; wait = Math.min(wait * 2, START_POLL_MAX_MS)) {
+    const look = await inspectExec(api, exec, rest())
+    if (look === null)
+      throw new EngineError(
+        'failed',
+        'unknown',
+        'the engine forgot an exec while it was started: its instance has ended',
+      )
+    if ((look.Pid ?? 0) > 0) return true
+    // The engine says `Running` already while it tries to start the program.
+    if (!look.Running) return false
+    await sleep(api.clock, wait)
+  }
 }
 
 async function resize(api: Api, exec: string, columns: number, rows: number, call: Call): Promise<void> {

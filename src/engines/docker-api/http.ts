@@ -113,18 +113,20 @@ export function exchange(dispatcher: Dispatcher, clock: Clock, request: HttpRequ
         fail(stopped ?? error)
       },
     }
-    dispatcher.dispatch(
-      {
-        method: request.method,
-        path: request.path,
-        headers: { ...request.headers },
-        body: request.body ?? null,
-        upgrade: request.upgrade === true ? 'tcp' : null,
-        // A change is never sent behind an unanswered request on the same connection.
-        idempotent: !mutation,
-      },
-      handler,
-    )
+    const options: Dispatcher.DispatchOptions = {
+      method: request.method,
+      path: request.path,
+      headers: { ...request.headers },
+      body: request.body ?? null,
+      upgrade: request.upgrade === true ? 'tcp' : null,
+      // A change is never sent behind an unanswered request on the same connection.
+      idempotent: !mutation,
+    }
+    try {
+      dispatcher.dispatch(options, handler)
+    } catch (error) {
+      fail(error)
+    }
   })
 }
 
