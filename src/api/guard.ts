@@ -46,6 +46,13 @@ function isUpgrade(request: FastifyRequest): boolean {
  */
 export function addGuard(app: App, ctx: Context): void {
   app.decorateRequest('keyId', '')
+  // An upgrade that was refused leaves a connection that no HTTP server reads any more: it must not be kept.
+  app.addHook('onSend', async (request, reply) => {
+    if (isUpgrade(request)) reply.header('Connection', 'close')
+  })
+  app.addHook('onResponse', async (request, reply) => {
+    if (isUpgrade(request) && reply.raw.headersSent) request.raw.socket.end()
+  })
   app.addHook('onRequest', async (request) => {
     const host = hostName(request.headers.host)
     if (host === null || !hostAllowed(host, ctx.config.listen, ctx.config.allowedHosts)) {

@@ -103,7 +103,7 @@ describe('claims of a create', () => {
     const both = await Promise.all(
       [1, 2].map(() => create(mount({ claimName: 'c', deleteOnSandboxTermination: true }))),
     )
-    expect(both.map((b) => b.status).toSorted()).toEqual([202, 409])
+    expect(both.map((b) => b.status).toSorted((a, b) => a - b)).toEqual([202, 409])
     expect((await server.store.read((tx) => tx.volumes({}))).total).toBe(1)
   })
 

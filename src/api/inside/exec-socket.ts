@@ -191,6 +191,9 @@ async function finish(socket: WebSocket, message: object): Promise<void> {
     // The client is gone, and the command's end has been dealt with: there is nobody left to tell.
   })
   socket.close(1000)
+  // The closing handshake is a message too: it must be read, whatever was held back before.
+  socket.removeAllListeners('message')
+  socket.resume()
 }
 
 /** Ties one running command to one socket, until both outputs and the command have ended. */

@@ -28,17 +28,19 @@ async function lookAt(
 ): Promise<Observed<InstanceFacts | null>> {
   const health = ctx.engines.health(record.engine)
   const engine = ctx.engines.get(record.engine)
-  if (engine === null)
+  if (engine === null) {
     return { known: false, error: `the engine ${record.engine} is not configured`, since: health.since }
-  if (!health.ok)
-    return { known: false, error: health.error ?? 'the engine does not answer', since: health.since }
-  if (record.instance === null) return { known: true, value: null, at: ctx.clock.now() }
+  }
+  if (record.instance === null && health.ok) return { known: true, value: null, at: ctx.clock.now() }
   try {
-    const value = await engine.inspectInstance(record.instance.name, { limitMs: LOOK_LIMIT_MS, signal })
+    const call = { limitMs: LOOK_LIMIT_MS, signal }
+    // Without an instance there is nothing to look at but whether the engine answers.
+    if (record.instance === null) await engine.info(call)
+    const value = record.instance === null ? null : await engine.inspectInstance(record.instance.name, call)
     return { known: true, value, at: ctx.clock.now() }
   } catch (error) {
     if (!(error instanceof EngineError)) throw error
-    return { known: false, error: error.message, since: ctx.clock.now() }
+    return { known: false, error: error.message, since: health.ok ? ctx.clock.now() : health.since }
   }
 }
 
@@ -87,7 +89,10 @@ export function explainRoutes(app: App, ctx: Context): void {
         return [row, await volumesOf(tx, [row]), await tx.openSteps(sandboxKey(id))] as const
       })
       const observed = await lookAt(ctx, record, abortOnClose(request, ctx))
-      const health = ctx.engines.health(record.engine)
+      // The look just taken is newer than what the health monitor remembers.
+      const health = observed.known
+        ? { ok: true, error: null, since: observed.at }
+        : ctx.engines.health(record.engine)
       return explain({ record, volumes: [...volumes.values()], open, health, observed })
     },
   )

@@ -1,4 +1,4 @@
-import type { Registry } from 'prom-client'
+import type { Metrics } from '../metrics.ts'
 import type { App, Context } from '../context.ts'
 import { sandboxActionRoutes } from './actions.ts'
 import { eventRoutes } from './events.ts'
@@ -10,7 +10,7 @@ import { portRoutes } from './ports.ts'
 import { sandboxRoutes } from './sandboxes.ts'
 import { volumeRoutes } from './volumes.ts'
 
-function keyed(app: App, ctx: Context, metrics: Registry): void {
+function keyed(app: App, ctx: Context, metrics: Metrics): void {
   sandboxRoutes(app, ctx)
   sandboxActionRoutes(app, ctx)
   explainRoutes(app, ctx)
@@ -22,7 +22,7 @@ function keyed(app: App, ctx: Context, metrics: Registry): void {
 }
 
 /** Everything is served under /v1, as the SDKs ask for it, and without it; the document shows the first only. */
-export function registerRoutes(app: App, ctx: Context, metrics: Registry): void {
+export function registerRoutes(app: App, ctx: Context, metrics: Metrics): void {
   void app.register(async (root) => openRoutes(root.withTypeProvider(), ctx))
   void app.register(async (v1) => keyed(v1.withTypeProvider(), ctx, metrics), { prefix: '/v1' })
   void app.register(async (bare) => {

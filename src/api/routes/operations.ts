@@ -1,4 +1,4 @@
-import type { Registry } from 'prom-client'
+import type { Metrics } from '../metrics.ts'
 import { z } from 'zod'
 import type { Engine } from '../../engines/engine.ts'
 import { fail } from '../../model/errors.ts'
@@ -26,7 +26,7 @@ const info = z.object({
 })
 
 /** What helps to find and to operate. */
-export function operationsRoutes(app: App, ctx: Context, metrics: Registry): void {
+export function operationsRoutes(app: App, ctx: Context, metrics: Metrics): void {
   const tags = ['operations']
   app.get(
     '/resolve',
@@ -89,7 +89,7 @@ export function operationsRoutes(app: App, ctx: Context, metrics: Registry): voi
   )
 
   app.get('/metrics', { schema: { tags, summary: 'Figures for Prometheus' } }, async (_request, reply) =>
-    reply.type(metrics.contentType).send(await metrics.metrics()),
+    reply.type(metrics.contentType).send(await metrics.scrape()),
   )
 }
 
