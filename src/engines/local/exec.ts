@@ -33,10 +33,23 @@ export interface ExecTarget {
   /** Files that take the pid, so that limits hold for execs too. */
   readonly cgroupFiles: readonly string[]
   readonly env: Readonly<Record<string, string>>
+  /**
+   * Where `script` runs: inside gives a terminal of the instance's own, with a name there; outside where the image
+   * has none that can do it.
+   */
+  readonly terminal: 'inside' | 'outside'
   /** Inside the instance; on the host with mode `none`. */
   readonly workingDir: string
   readonly user: Owner | null
 }
+
+type Terminal = NonNullable<ExecRequest['tty']>
+
+/**
+ * Between a terminal of the host and the program: ^C reaches the whole foreground group, and `nsenter` as its parent
+ * would die of it before the program does. A trap, unlike an ignored signal, is not inherited.
+ */
+const PATIENT = `trap : INT QUIT TSTP; "$@"; exit "$?"`
 
 /** Variables that would steer the host's own programs (loader, shell) on the way into the sandbox. */
 const STEERING = /^(LD_|GLIBC_|MALLOC_|BASH|GCONV_PATH$|LOCPATH$|NLSPATH$|SHELLOPTS$|PS4$|ENV$|IFS$)/
@@ -62,48 +75,54 @@ function disguise(
 
 const quote = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
 
-/** `script` gives the program a terminal of the instance's own; it must be in the image. */
-function onTerminal(
-  program: string,
-  command: readonly string[],
-  tty: { columns: number; rows: number },
-): string[] {
+/** Gives the program a terminal by `script`, inside or outside. */
+function onTerminal(script: string, command: readonly string[], tty: Terminal): string[] {
   const line = `stty rows ${tty.rows} cols ${tty.columns}; exec ${command.map(quote).join(' ')}`
-  return [program, '-qfe', '-E', 'always', '-c', line, '/dev/null']
+  return [script, '-qfe', '-E', 'always', '-c', line, '/dev/null']
 }
 
-function argumentsFor(tools: Tools, target: ExecTarget, command: readonly string[]): string[] {
+function enter(tools: Tools, target: ExecTarget, command: readonly string[], ...more: string[]): string[] {
   if (target.mode === 'none') return [...command]
   if (tools.nsenter === null) throw refuse('unsupported', 'this machine has no nsenter')
   const directory = target.workingDir === '/' ? [] : [`--wdns=${target.workingDir}`]
-  const enter = [
-    tools.nsenter,
-    ...enterArguments(target.mode, target.init.pid, target.user),
-    ...directory,
-    '--',
-    ...command,
-  ]
-  if (target.cgroupFiles.length === 0) return enter
-  return [tools.sh, '-c', JOIN, 'sh', ...target.cgroupFiles, '--', ...enter]
+  const space = enterArguments(target.mode, target.init.pid, target.user)
+  return [tools.nsenter, ...space, ...directory, ...more, '--', ...command]
+}
+
+function argumentsFor(
+  tools: Tools,
+  target: ExecTarget,
+  command: readonly string[],
+  tty: Terminal | undefined,
+): string[] {
+  const line = (): string[] => {
+    if (tty === undefined) return enter(tools, target, command)
+    if (target.terminal === 'inside') return enter(tools, target, onTerminal('script', command, tty))
+    if (tools.script === null)
+      throw refuse(
+        'unsupported',
+        'neither the image nor this machine has script(1) of util-linux, which terminals need',
+      )
+    if (target.mode === 'none') return onTerminal(tools.script, command, tty)
+    const patient = ['sh', '-c', PATIENT, 'sh', ...command]
+    return onTerminal(tools.script, enter(tools, target, patient, '--no-fork'), tty)
+  }
+  const { cgroupFiles } = target
+  return cgroupFiles.length === 0 ? line() : [tools.sh, '-c', JOIN, 'sh', ...cgroupFiles, '--', ...line()]
 }
 
 export async function execIn(tools: Tools, target: ExecTarget, request: ExecRequest): Promise<ExecStream> {
   const { tty } = request
   if (request.command.length === 0) throw refuse('invalid', 'there is no command to run')
-  if (tty !== undefined && tools.script === null)
-    throw refuse('unsupported', 'this machine has no script(1), which terminals need')
   const asked = {
     ...target.env,
     ...(tty === undefined ? {} : { TERM: 'xterm', SHELL: '/bin/sh' }),
     ...request.env,
+    // What `script` runs its line with: on the host that is not the sandbox's choice.
+    ...(tty !== undefined && target.terminal === 'outside' ? { SHELL: '/bin/sh' } : {}),
   }
   const { env, command } = disguise(asked, request.command)
-  const script = target.mode === 'none' ? (tools.script ?? 'script') : 'script'
-  const [file = '', ...args] = argumentsFor(
-    tools,
-    target,
-    tty === undefined ? command : onTerminal(script, command, tty),
-  )
+  const [file = '', ...args] = argumentsFor(tools, target, command, tty)
   // A terminal without input still needs an open one: its end would type an end of file.
   const pipes = await openPipes(target.making, request.stdin || tty !== undefined)
   try {

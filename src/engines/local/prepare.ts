@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, open, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
-import { refuse } from './errors.ts'
+import { errnoOf, refuse } from './errors.ts'
 import type { Layout } from './files.ts'
 import { allowedPath, DEFAULT_PATH, DEVICES, type HostView, type Image } from './image.ts'
 import type { Mode, Owner } from './launch.ts'
@@ -147,23 +147,31 @@ export async function prepareMounts(ground: Ground, instance: Instance, image: I
   return { layers: bare.layers, mounts }
 }
 
-/** Where commands are looked for. */
+/**
+ * Where a command is, or null when it is certainly nowhere. `hidden` when a place could not be looked into: whoever
+ * runs inside may still see more than we do.
+ */
 export async function findProgram(
   tree: Tree,
   program: string,
   env: Readonly<Record<string, string>>,
   cwd: string,
-): Promise<Found | null> {
+): Promise<Found | 'hidden' | null> {
+  const within = (dir: string): string => (dir.startsWith('/') ? dir : `${cwd}/${dir}`)
   const names = program.includes('/')
-    ? [program.startsWith('/') ? program : `${cwd}/${program}`]
-    : (env['PATH'] ?? DEFAULT_PATH)
-        .split(':')
-        .map((d) => `${d.startsWith('/') ? d : `${cwd}/${d}`}/${program}`)
+    ? [within(program)]
+    : (env['PATH'] ?? DEFAULT_PATH).split(':').map((d) => `${within(d)}/${program}`)
+  let hidden = false
   for (const name of names) {
-    const found = await find(tree, name)
-    if (found?.kind === 'file' && found.executable) return found
+    try {
+      const found = await find(tree, name)
+      if (found?.kind === 'file' && found.executable) return found
+    } catch (error) {
+      if (errnoOf(error) !== 'EACCES') throw error
+      hidden = true
+    }
   }
-  return null
+  return hidden ? 'hidden' : null
 }
 
 /** True for a user that every mode can give: the one that workloads have anyway. */

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
+import { basename } from 'node:path'
 import type { Duplex, Readable } from 'node:stream'
 import type { Clock } from '../../model/clock.ts'
 import type { ExecRequest, ExecStream, InstanceStats } from '../engine.ts'
@@ -15,6 +16,8 @@ import {
   baseEnvironment,
   checkEnvironment,
   checkUser,
+  findProgram,
+  isDefaultUser,
   type Ground,
   instanceTree,
   resetStatus,
@@ -57,29 +60,34 @@ export function createReach(context: ReachContext): Reach {
     return instanceTree(ground, instance, await requireImage(instance.meta.image, ground.allowed))
   }
 
+  /** Busybox has a `script` too, which tells no exit status. */
+  async function terminalOf(tree: Tree): Promise<'inside' | 'outside'> {
+    const script = mode === 'none' ? null : await findProgram(tree, 'script', {}, '/')
+    return script !== null && script !== 'hidden' && basename(script.path) === 'script' ? 'inside' : 'outside'
+  }
+
   async function target(
     instance: Instance,
-    asked: string | undefined,
-    user: string | null | undefined,
+    request: Pick<ExecRequest, 'workingDir' | 'user' | 'tty'>,
     limited: boolean,
   ): Promise<ExecTarget> {
-    const { init } = instance.state
-    if (init === null) throw refuse('conflict', `${instance.meta.id} is not running`)
-    const tree = await treeOf(instance)
+    const { meta, state } = instance
+    if (state.init === null) throw refuse('conflict', `${meta.id} is not running`)
+    const user = request.user ?? meta.user
+    const plain = mode !== 'none' && request.tty === undefined && isDefaultUser(mode, user)
+    // Most execs need no look into the tree, and looking takes time.
+    const tree: Tree = plain ? { layers: [], mounts: [] } : await treeOf(instance)
     const { owner, home } = await resolveUser(mode, tree, user)
+    const asked = request.workingDir ?? meta.workingDir
     return {
       mode,
-      init,
+      init: state.init,
       making: layout.making,
+      terminal: request.tty === undefined ? 'outside' : await terminalOf(tree),
       cgroupFiles:
-        limited && mode !== 'none' && cgroups !== null
-          ? cgroups.procsFiles(instance.meta.name, instance.meta.limits)
-          : [],
+        limited && mode !== 'none' && cgroups !== null ? cgroups.procsFiles(meta.name, meta.limits) : [],
       env: baseEnvironment(ground, instance, home),
-      workingDir:
-        mode === 'none'
-          ? await instances.workplace(instance, tree, asked ?? instance.meta.workingDir)
-          : (asked ?? (instance.meta.workingDir || '/')),
+      workingDir: mode === 'none' ? await instances.workplace(instance, tree, asked) : asked || '/',
       user: owner,
     }
   }
@@ -131,6 +139,7 @@ export function createReach(context: ReachContext): Reach {
         mode,
         init: { pid: 0, start: '' },
         making: layout.making,
+        terminal: 'outside',
         cgroupFiles: [],
         env,
         workingDir: '/',
@@ -148,7 +157,7 @@ export function createReach(context: ReachContext): Reach {
     if (mode === 'none') return plain(await treeOf(instance), baseEnvironment(ground, instance, '/'))
     if (instance.state.phase !== 'started') return still(instance, work)
     // Outside the instance's limits, so that a frozen one can be read too.
-    const inside = await target(instance, '/', null, false)
+    const inside = await target(instance, { workingDir: '/', user: '0' }, false)
     return (args, stdin) => execIn(tools, inside, { command: ['tar', ...args], stdin })
   }
 
@@ -172,8 +181,7 @@ export function createReach(context: ReachContext): Reach {
       checkUser(mode, request.user)
       checkEnvironment(request.env ?? {})
       if (await instances.isPaused(instance)) throw refuse('conflict', `${id} is paused`)
-      const user = request.user ?? instance.meta.user
-      return execIn(tools, await target(instance, request.workingDir, user, true), request)
+      return execIn(tools, await target(instance, request, true), request)
     },
     async copyOut(id, path, work) {
       return copyOutBy(await tarOf(id, work), path)
