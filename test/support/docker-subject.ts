@@ -1,4 +1,6 @@
 import { existsSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createDockerEngine, type DockerOptions } from '../../src/engines/docker/index.ts'
 import type { Engine } from '../../src/engines/engine.ts'
@@ -34,6 +36,7 @@ export function dockerEngine(host: string, over: Partial<DockerOptions> = {}): E
 /** The conformance suite's subject on one daemon, with ways round the driver's back. */
 export async function dockerSubject(socketPath: string, engine: Engine): Promise<Subject> {
   await ensureTestImage(socketPath)
+  const hostDir = await mkdtemp(join(tmpdir(), 'hf-host-'))
   const behind = async (method: string, path: string): Promise<void> => {
     const { status, text } = await rawDocker(socketPath, method, path)
     if (status >= 300) throw new Error(`Docker answered ${status} to ${method} ${path}: ${text}`)
@@ -46,6 +49,10 @@ export async function dockerSubject(socketPath: string, engine: Engine): Promise
     declares: { image: TEST_VOLUME_IMAGE, path: TEST_VOLUME_PATH },
     removeBehind: (id) => behind('DELETE', `/containers/${id}?force=true`),
     killBehind: (id) => behind('POST', `/containers/${id}/kill`),
-    cleanup: () => engine.close(),
+    hostDir,
+    async cleanup() {
+      await engine.close()
+      await rm(hostDir, { recursive: true, force: true })
+    },
   }
 }

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { buildConnector, type Dispatcher, Pool } from 'undici'
+import type { Clock } from '../../model/clock.ts'
 import { EngineError } from '../../model/facts.ts'
 import { type Endpoint, isLoopback, parseEndpoint } from './endpoint.ts'
 import { createSshTunnel, type SshOptions, type SshTunnel } from './ssh.ts'
@@ -13,6 +14,7 @@ export interface ConnectionOptions {
   /** Allows tcp without TLS to other machines, where everybody on the way can take the engine over. */
   readonly allowPlainTcp?: boolean | undefined
   readonly ssh?: SshOptions | undefined
+  readonly clock: Clock
 }
 
 export interface Connection {
@@ -43,7 +45,7 @@ export function openConnection(options: ConnectionOptions): Connection {
     case 'tcp':
       return tcpConnection(endpoint, options)
     case 'ssh': {
-      const tunnel = createSshTunnel(endpoint, options.ssh ?? {})
+      const tunnel = createSshTunnel({ endpoint, options: options.ssh ?? {}, clock: options.clock })
       return pooled(options.endpoint, 'http://engine', sshConnector(tunnel), null, tunnel)
     }
   }

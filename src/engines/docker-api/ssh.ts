@@ -4,8 +4,15 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Clock } from '../../model/clock.ts'
 import { EngineError } from '../../model/facts.ts'
 import type { Endpoint } from './endpoint.ts'
+
+export interface SshRoute {
+  readonly endpoint: Endpoint & { readonly kind: 'ssh' }
+  readonly options: SshOptions
+  readonly clock: Clock
+}
 
 export interface SshOptions {
   /** The OpenSSH client; `ssh` from PATH when absent. */
@@ -61,7 +68,7 @@ interface Master {
   server: Server | null
 }
 
-export function createSshTunnel(endpoint: Endpoint & { kind: 'ssh' }, options: SshOptions): SshTunnel {
+export function createSshTunnel(route: SshRoute): SshTunnel {
   let opened: { readonly path: string; readonly master: Master } | null = null
   let opening: Promise<string> | null = null
   let closed = false
@@ -71,9 +78,9 @@ export function createSshTunnel(endpoint: Endpoint & { kind: 'ssh' }, options: S
   }
 
   const open = async (): Promise<string> => {
-    const master = await openMaster(endpoint, options)
+    const master = await openMaster(route)
     try {
-      const path = await usablePath(master, endpoint, options, note)
+      const path = await usablePath(route, master, note)
       if (closed) throw closedError()
       opened = { path, master }
       // The guard removes the directory, unless it was killed together with ssh.
@@ -83,7 +90,7 @@ export function createSshTunnel(endpoint: Endpoint & { kind: 'ssh' }, options: S
       })
       return path
     } catch (error) {
-      await endMaster(master)
+      await endMaster(route.clock, master)
       throw error
     }
   }
@@ -99,7 +106,7 @@ export function createSshTunnel(endpoint: Endpoint & { kind: 'ssh' }, options: S
     async close() {
       closed = true
       await opening?.catch(ignoreOnClose)
-      if (opened !== null) await endMaster(opened.master)
+      if (opened !== null) await endMaster(route.clock, opened.master)
     },
   }
 }
@@ -110,7 +117,7 @@ const closedError = (): EngineError => new EngineError('unreachable', 'none', 'T
 function ignoreOnClose(): void {}
 
 /** What every ssh that we start has in common. Host keys must be known: nothing is ever accepted unseen. */
-function commonArguments(endpoint: Endpoint & { kind: 'ssh' }, options: SshOptions): string[] {
+function commonArguments({ endpoint, options }: SshRoute): string[] {
   const set = [
     'BatchMode=yes',
     'StrictHostKeyChecking=yes',
@@ -133,7 +140,8 @@ function commonArguments(endpoint: Endpoint & { kind: 'ssh' }, options: SshOptio
   ]
 }
 
-async function openMaster(endpoint: Endpoint & { kind: 'ssh' }, options: SshOptions): Promise<Master> {
+async function openMaster(route: SshRoute): Promise<Master> {
+  const { endpoint, options } = route
   // mkdtemp makes it 0700: whoever reaches the sockets in it controls the engine.
   const dir = await mkdtemp(join(tmpdir(), 'hf-ssh-'))
   const control = join(dir, 'c')
@@ -151,7 +159,7 @@ async function openMaster(endpoint: Endpoint & { kind: 'ssh' }, options: SshOpti
     'StreamLocalBindMask=0177',
   ]
   const forward = ['-L', `${forwarded}:${endpoint.remoteSocket}`]
-  const args = [...commonArguments(endpoint, options), ...master, ...forward, '--', endpoint.host]
+  const args = [...commonArguments(route), ...master, ...forward, '--', endpoint.host]
   const child = spawn('/bin/sh', ['-c', GUARD, 'sh', dir, program, ...args], {
     stdio: ['pipe', 'ignore', 'pipe'],
   })
@@ -178,21 +186,23 @@ async function openMaster(endpoint: Endpoint & { kind: 'ssh' }, options: SshOpti
     opened.server?.close()
   })
   try {
-    await appears(opened)
+    await appears(route.clock, opened)
     return opened
   } catch (error) {
-    await endMaster(opened)
+    await endMaster(route.clock, opened)
     throw error
   }
 }
 
 /** ssh makes the forwarded socket once it is logged in, so that its presence is what tells of success. */
-function appears(master: Master): Promise<void> {
+function appears(clock: Clock, master: Master): Promise<void> {
   return new Promise((resolve, reject) => {
     const watcher = watch(master.dir, () => look())
-    const timer = setTimeout(() => end(sshError(`no connection after ${OPEN_LIMIT_MS} ms`)), OPEN_LIMIT_MS)
+    const limitOff = clock.after(OPEN_LIMIT_MS, () =>
+      end(sshError(`no connection after ${OPEN_LIMIT_MS} ms`)),
+    )
     const end = (error?: EngineError): void => {
-      clearTimeout(timer)
+      limitOff()
       watcher.close()
       if (error === undefined) resolve()
       else reject(error)
@@ -214,37 +224,27 @@ function sshError(text: string): EngineError {
   return new EngineError(REFUSED.test(said) ? 'denied' : 'unreachable', 'none', `ssh: ${said}`)
 }
 
-async function endMaster(master: Master): Promise<void> {
+async function endMaster(clock: Clock, master: Master): Promise<void> {
   master.server?.close()
   master.child.stdin?.end()
-  let timer: NodeJS.Timeout | undefined
-  const limit = new Promise<void>((resolve) => {
-    timer = setTimeout(() => {
-      master.child.kill('SIGKILL')
-      resolve()
-    }, END_LIMIT_MS)
-  })
-  await Promise.race([master.ended, limit])
-  clearTimeout(timer)
+  const limitOff = clock.after(END_LIMIT_MS, () => master.child.kill('SIGKILL'))
+  await master.ended
+  limitOff()
   await rm(master.dir, { recursive: true, force: true })
 }
 
-async function usablePath(
-  master: Master,
-  endpoint: Endpoint & { kind: 'ssh' },
-  options: SshOptions,
-  note: (text: string) => void,
-): Promise<string> {
-  if (await answers(master.forwarded)) return master.forwarded
+async function usablePath(route: SshRoute, master: Master, note: (text: string) => void): Promise<string> {
+  const { clock, endpoint } = route
+  if (await answers(clock, master.forwarded)) return master.forwarded
   const path = join(master.dir, 'stdio.sock')
   const said: string[] = []
   master.server = await listen(path, (socket) =>
-    dialStdio(socket, master, endpoint, options, (text) => {
+    dialStdio(route, socket, master, (text) => {
       said.push(text.trim())
       note(text)
     }),
   )
-  if (await answers(path)) return path
+  if (await answers(clock, path)) return path
   throw new EngineError(
     'unreachable',
     'none',
@@ -261,14 +261,9 @@ function listen(path: string, onConnection: (socket: Socket) => void): Promise<S
 }
 
 /** One connection as one `docker system dial-stdio` on the other side, over the master's connection. */
-function dialStdio(
-  socket: Socket,
-  master: Master,
-  endpoint: Endpoint & { kind: 'ssh' },
-  options: SshOptions,
-  note: (text: string) => void,
-): void {
-  const args = [...commonArguments(endpoint, options), '-S', master.control, '-T', '--', endpoint.host]
+function dialStdio(route: SshRoute, socket: Socket, master: Master, note: (text: string) => void): void {
+  const { endpoint, options } = route
+  const args = [...commonArguments(route), '-S', master.control, '-T', '--', endpoint.host]
   const child = spawn(options.program ?? 'ssh', [...args, 'docker', 'system', 'dial-stdio'], {
     stdio: 'pipe',
   })
@@ -295,15 +290,15 @@ function dialStdio(
 }
 
 /** True when an HTTP server answers at the socket. */
-function answers(path: string): Promise<boolean> {
+function answers(clock: Clock, path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(path)
     const end = (ok: boolean): void => {
-      clearTimeout(timer)
+      limitOff()
       socket.destroy()
       resolve(ok)
     }
-    const timer = setTimeout(() => end(false), PROBE_LIMIT_MS)
+    const limitOff = clock.after(PROBE_LIMIT_MS, () => end(false))
     socket.once('connect', () =>
       socket.write('GET /_ping HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n'),
     )

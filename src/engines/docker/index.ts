@@ -46,6 +46,7 @@ export function createDockerEngine(options: DockerOptions): Engine {
     tlsCertPath: options.certPath,
     allowPlainTcp: options.allowPlainTcp,
     ssh: options.ssh,
+    clock: options.clock,
   })
   const api = createApi(connection, options.clock, KNOWN_VERSIONS)
   const runs = createBridgeRunReader(api)
