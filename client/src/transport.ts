@@ -41,6 +41,17 @@ export function mayRepeat(request: Request): boolean {
   return request.method === 'POST' && request.headers.has('idempotency-key')
 }
 
+/** What a connection that was cut, or is not yet accepted again, looks like; a wrong name or certificate stays wrong. */
+const PASSING = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'UND_ERR_SOCKET'])
+
+/** A read of a server that never answered fails at once when it is refused: most likely none is running. */
+function isWorthATry(error: unknown, request: Request, answered: boolean): boolean {
+  if (!(error instanceof ApiError) || error.code !== 'SERVER_UNREACHABLE') return false
+  const code = causeCode(error.cause)
+  if (code === 'ECONNREFUSED' && !answered && request.method !== 'POST') return false
+  return PASSING.has(code)
+}
+
 /** Turns what `fetch` throws into the table's errors; an abort by the caller stays what the caller gave as reason. */
 function networkError(
   options: TransportOptions,
@@ -83,11 +94,7 @@ export function createTransport(options: TransportOptions): Transport {
         const wasTaken = request.method === 'DELETE' && attempt > 1 && response.status === 404
         return wasTaken ? new Response(null, { status: 204 }) : response
       } catch (error) {
-        const unreachable = error instanceof ApiError && error.code === 'SERVER_UNREACHABLE'
-        // A read of a server that never answered fails at once: most likely none is running.
-        const refused = unreachable && causeCode(error.cause) === 'ECONNREFUSED'
-        const hopeless = refused && !answered && request.method !== 'POST'
-        if (!unreachable || hopeless || options.now() + pause > until) throw error
+        if (!isWorthATry(error, request, answered) || options.now() + pause > until) throw error
         await options.sleep(pause, request.signal)
       }
     }

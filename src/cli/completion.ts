@@ -120,9 +120,9 @@ _holdfast() {
   local -a commands
   commands=(${describeAll(leafOf(program, ''))})
   if (( CURRENT == 2 )); then _describe 'command' commands; return; fi
-  local path="\${words[2]}"
-  if [[ " ${groups.join(' ')} " == *" $path "* ]] && (( CURRENT > 3 )); then
-    path="$path \${words[3]}"; shift 2 words; (( CURRENT -= 2 ))
+  local cmd="\${words[2]}"
+  if [[ " ${groups.join(' ')} " == *" $cmd "* ]] && (( CURRENT > 3 )); then
+    cmd="$cmd \${words[3]}"; shift 2 words; (( CURRENT -= 2 ))
   else
     shift words; (( CURRENT -= 1 ))
   fi

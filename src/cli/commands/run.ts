@@ -3,7 +3,7 @@ import { attach, requireTerminal } from '../attach.ts'
 import type { Context, Define } from '../context.ts'
 import { CliError, EXIT } from '../errors.ts'
 import { examples } from '../lifecycle.ts'
-import { readLogs } from '../logs.ts'
+import { beginning, readLogs } from '../logs.ts'
 import { commandWords, parseDuration } from '../parse.ts'
 import { createBody, KEEP_UP, specOptions, type SpecOptions } from '../spec.ts'
 import { writeAll } from '../stdio.ts'
@@ -116,7 +116,7 @@ async function watch(
   })
   const { io } = context
   const quiet: Context = { ...context, signal: leave.signal }
-  const position = { at: null, shown: 0 }
+  const position = beginning()
   try {
     for (;;) {
       const before = await client.sandboxes.get(id)
@@ -140,7 +140,9 @@ async function watch(
   }
 }
 
-const isOver = (s: Sandbox): boolean => ['Stopped', 'Terminated', 'Failed', 'Lost'].includes(s.status.state)
+/** A provisional exit may turn out to be the engine's, which starts the sandbox again. */
+const isOver = (s: Sandbox): boolean =>
+  ['Stopped', 'Terminated', 'Failed', 'Lost'].includes(s.status.state) && s.lastExit?.class !== 'provisional'
 
 const started: Goal = {
   what: 'started',
