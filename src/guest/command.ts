@@ -121,7 +121,7 @@ function running(c: CommandContext, request: CommandRequest, parts: Parts): Runn
   let laneKilled = false
 
   const target = async (): Promise<SignalTarget> => {
-    const to = await parts.signalTarget()
+    const to = await limited(c.clock, parts.signalTarget(), 'the command did not tell its pid')
     if (to === null) throw fail('EXEC_NO_SHELL', { id: c.target.sandbox })
     return to
   }
@@ -204,15 +204,19 @@ async function runScript(c: CommandContext, user: string | undefined, script: st
     job.discard()
     return succeeded(await job.end)
   }
-  const late = new AbortController()
-  const limit = sleep(c.clock, SIGNAL_LIMIT_MS, late.signal).then(
-    () => Promise.reject(new Error(`no signal could be sent within ${SIGNAL_LIMIT_MS} ms`)),
-    () => false,
+  return limited(c.clock, send(), 'no signal could be sent')
+}
+
+/** The promise, or after `SIGNAL_LIMIT_MS` an error with this text. */
+async function limited<T>(clock: Clock, promise: Promise<T>, what: string): Promise<T> {
+  const limit = Promise.withResolvers<never>()
+  const stop = clock.after(SIGNAL_LIMIT_MS, () =>
+    limit.reject(new Error(`${what} within ${SIGNAL_LIMIT_MS} ms`)),
   )
   try {
-    return await Promise.race([send(), limit])
+    return await Promise.race([promise, limit.promise])
   } finally {
-    late.abort()
+    stop()
   }
 }
 

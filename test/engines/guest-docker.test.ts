@@ -16,12 +16,13 @@ interface Instance {
   readonly remove: () => Promise<void>
 }
 
-async function startInstance(engine: Engine, hostConfig: object, epoch = 1): Promise<Instance> {
+async function startInstance(engine: Engine, hostConfig: object, more: object = {}): Promise<Instance> {
   const image = await ensureTestImage(DOCKER_SOCKET)
   const json = {
     Image: image,
     Labels: { [LABEL]: String(process.pid) },
     HostConfig: { Init: true, PidsLimit: 512, ...hostConfig },
+    ...more,
   }
   const made = await docker('POST', '/containers/create', json)
   const { Id } = JSON.parse(made) as { Id: string }
@@ -29,7 +30,7 @@ async function startInstance(engine: Engine, hostConfig: object, epoch = 1): Pro
     void (await docker('DELETE', `/containers/${Id}?force=true&v=true`))
   try {
     await docker('POST', `/containers/${Id}/start`)
-    return { rig: newRig(engine, Id, epoch), remove }
+    return { rig: newRig(engine, Id, 1), remove }
   } catch (error) {
     await remove()
     throw error
@@ -140,6 +141,25 @@ else {
         await next.guest.close()
       },
     )
+  })
+
+  describe('an instance on Docker without a shell', () => {
+    it('runs argument lists, and says that scripts need a shell', async () => {
+      const engine = dockerEngine(`unix://${DOCKER_SOCKET}`)
+      const { rig, remove } = await startInstance(
+        engine,
+        {},
+        { Entrypoint: ['/bin/tail', '-f', '/dev/null'], Env: ['PATH=/none'] },
+      )
+      try {
+        expect((await run(rig, { command: ['/bin/echo', 'x'] })).stdout).toBe('x\n')
+        await expect(run(rig, 'echo x')).rejects.toMatchObject({ code: 'EXEC_NO_SHELL' })
+      } finally {
+        await rig.guest.close()
+        await remove()
+        await engine.close()
+      }
+    })
   })
 
   describe('an instance on Docker that goes away', () => {
