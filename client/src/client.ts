@@ -1,7 +1,7 @@
 import createFetchClient from 'openapi-fetch'
 import { ApiError, clientError, errorFromAnswer } from './errors.ts'
 import type { ExecOptions, ExecSession } from './exec.ts'
-import type { ApiPaths } from './paths.ts'
+import type { paths } from './generated.ts'
 import type { LogLine } from './streams.ts'
 import { createTransport } from './transport.ts'
 import type {
@@ -213,9 +213,9 @@ export function createClient(options: ClientOptions): Client {
     sleep,
   })
   // The key is sent to this server and nowhere it may redirect to.
-  const http = createFetchClient<ApiPaths>({ baseUrl, headers, fetch: transport.fetch, redirect: 'error' })
-  const keyed = (given?: IntentOptions): { 'Idempotency-Key': string } => ({
-    'Idempotency-Key': given?.idempotencyKey ?? newKey(),
+  const http = createFetchClient<paths>({ baseUrl, headers, fetch: transport.fetch, redirect: 'error' })
+  const keyed = (given?: IntentOptions): { 'idempotency-key': string } => ({
+    'idempotency-key': given?.idempotencyKey ?? newKey(),
   })
   const open = (path: string, init: RequestInit = {}): Promise<Response> =>
     transport.open(
@@ -230,12 +230,13 @@ export function createClient(options: ClientOptions): Client {
     async (id, given) => {
       await must(http.POST(`/v1/sandboxes/{id}/${verb}`, { params: { path: { id }, header: keyed(given) } }))
     }
-  const sandboxPage: Client['sandboxes']['page'] = ({ state, metadata, ...rest }) =>
+  const sandboxPage: Client['sandboxes']['page'] = ({ state, metadata, includeDeleted, ...rest }) =>
     must(
       http.GET('/v1/sandboxes', {
         params: {
           query: {
             ...rest,
+            ...(includeDeleted === true ? { includeDeleted: 'true' } : {}),
             ...(state === undefined ? {} : { state: [...state] }),
             ...(metadata === undefined ? {} : { metadata: metadataFilter(metadata) }),
           },
@@ -253,7 +254,12 @@ export function createClient(options: ClientOptions): Client {
       must(http.POST('/v1/sandboxes', { body: request, params: { header: keyed(given) } })),
     page: sandboxPage,
     list: (filter = {}) => walk((page) => sandboxPage({ ...filter, page, pageSize: WALK_PAGE_SIZE })),
-    get: (id, given = {}) => must(http.GET('/v1/sandboxes/{id}', { params: { path: { id }, query: given } })),
+    get: (id, { includeDeleted } = {}) =>
+      must(
+        http.GET('/v1/sandboxes/{id}', {
+          params: { path: { id }, query: includeDeleted === true ? { includeDeleted: 'true' } : {} },
+        }),
+      ),
     resolve: async (ref) => (await must(http.GET('/v1/resolve', { params: { query: { ref } } }))).id,
     remove: async (id) => {
       await must(http.DELETE('/v1/sandboxes/{id}', { params: { path: { id } } }))
@@ -278,8 +284,10 @@ export function createClient(options: ClientOptions): Client {
           params: {
             path: { id, port },
             query: {
-              ...(useServerProxy === undefined ? {} : { use_server_proxy: useServerProxy }),
-              ...(expires === undefined ? {} : { expires }),
+              ...(useServerProxy === undefined
+                ? {}
+                : { use_server_proxy: useServerProxy ? 'true' : 'false' }),
+              ...(expires === undefined ? {} : { expires: String(expires) }),
             },
           },
         }),
@@ -329,10 +337,12 @@ export function createClient(options: ClientOptions): Client {
   const volumes: Client['volumes'] = {
     create: (request, given) =>
       must(http.POST('/v1/volumes', { body: request, params: { header: keyed(given) } })),
-    list: (filter = {}) =>
-      walk((page) =>
+    list: ({ includeRemoved } = {}) => {
+      const filter = includeRemoved === true ? { includeRemoved: 'true' as const } : {}
+      return walk((page) =>
         must(http.GET('/v1/volumes', { params: { query: { ...filter, page, pageSize: WALK_PAGE_SIZE } } })),
-      ),
+      )
+    },
     get: (id) => must(http.GET('/v1/volumes/{id}', { params: { path: { id } } })),
     remove: (id) => must(http.DELETE('/v1/volumes/{id}', { params: { path: { id } } })),
   }

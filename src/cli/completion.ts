@@ -126,7 +126,7 @@ _holdfast() {
   else
     shift words; (( CURRENT -= 1 ))
   fi
-  case "$path" in
+  case "$cmd" in
 ${cases.join('\n')}
   esac
 }

@@ -99,7 +99,7 @@ export function createBody(
   const volumes =
     options.deleteVolumes === true
       ? mounts.map((m) =>
-          m.pvc === undefined ? m : { ...m, pvc: { ...m.pvc, deleteOnSandboxTermination: true } },
+          m.pvc == null ? m : { ...m, pvc: { ...m.pvc, deleteOnSandboxTermination: true } },
         )
       : mounts
   return {
