@@ -12,7 +12,7 @@ import type { App, Context } from './context.ts'
 import { rawErrorResponse, toHoldfast, zodIssues } from './errors.ts'
 import { addGuard, DOCS_PATH, KEY_PROTOCOL, WS_PROTOCOL } from './guard.ts'
 import { addMetrics } from './metrics.ts'
-import { openApiInfo } from './openapi.ts'
+import { openApiInfo, openApiObject } from './openapi.ts'
 import { registerRoutes } from './routes/index.ts'
 
 /** Bytes of a JSON body; files go through the archive route, which streams. */
@@ -50,6 +50,7 @@ export function buildApp(ctx: Context): App {
   void app.register(fastifySwagger, {
     openapi: openApiInfo(ctx.version),
     transform: createJsonSchemaTransform({}),
+    transformObject: openApiObject,
   })
   void app.register(fastifyWebsocket, {
     options: {

@@ -72,3 +72,41 @@ export function createApi(deps: ApiDeps): Api {
     },
   }
 }
+
+/**
+ * The OpenAPI document of this version. Routes touch what they depend on only when they are called, so it is made
+ * from parts that are not there.
+ */
+export async function openApiDocument(version: string, logger: ApiDeps['logger']): Promise<object> {
+  const nothing = <T extends object>(what: string): T =>
+    new Proxy({} as T, {
+      get: () => {
+        throw new Error(`the OpenAPI document needs no ${what}`)
+      },
+    })
+  const address = { host: '127.0.0.1', port: 0 }
+  const app = buildApp({
+    store: nothing('store'),
+    engines: nothing('engine'),
+    controller: nothing('controller'),
+    guest: nothing('guest'),
+    clock: nothing('clock'),
+    ids: nothing('ids'),
+    bell: nothing('bell'),
+    keys: nothing('keys'),
+    links: nothing('links'),
+    config: { listen: address, proxyListen: address, allowedHosts: [], allowedHostPaths: [], stateDir: '' },
+    logger,
+    version,
+    startedAt: 0,
+    gone: new WeakMap(),
+    closing: new AbortController().signal,
+    addresses: () => ({ api: address, proxy: address }),
+  })
+  try {
+    await app.ready()
+    return app.swagger()
+  } finally {
+    await app.close()
+  }
+}

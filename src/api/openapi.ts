@@ -1,4 +1,5 @@
 import type { FastifyDynamicSwaggerOptions } from '@fastify/swagger'
+import { jsonSchemaTransformObject } from 'fastify-type-provider-zod'
 
 /** The head of the document; paths and schemas come from the routes. */
 export function openApiInfo(version: string): NonNullable<FastifyDynamicSwaggerOptions['openapi']> {
@@ -27,4 +28,26 @@ export function openApiInfo(version: string): NonNullable<FastifyDynamicSwaggerO
       { name: 'operations', description: 'Events, audit, engines and health.' },
     ],
   }
+}
+
+type TransformObject = NonNullable<FastifyDynamicSwaggerOptions['transformObject']>
+
+const REF = /"#\/components\/schemas\/([^"]+)"/g
+
+/** Every named schema comes once as input and once as output; only what something refers to is kept. */
+export const openApiObject: TransformObject = (document) => {
+  const whole = jsonSchemaTransformObject(document)
+  const { components, ...rest } = whole as { components?: { schemas?: Record<string, unknown> } }
+  const schemas = components?.schemas ?? {}
+  const used = new Set<string>()
+  const visit = (part: unknown): void => {
+    for (const [, name = ''] of JSON.stringify(part).matchAll(REF)) {
+      if (used.has(name)) continue
+      used.add(name)
+      visit(schemas[name] ?? {})
+    }
+  }
+  visit(rest)
+  const kept = Object.fromEntries(Object.entries(schemas).filter(([name]) => used.has(name)))
+  return { ...whole, components: { ...components, schemas: kept } } as ReturnType<TransformObject>
 }

@@ -14,7 +14,7 @@ beforeEach(async () => {
   server = await startServer({
     reconcile: true,
     engine: { capabilities: { lanes: true } },
-    wrap: (engine) => ({ ...engine, exec: shell.engine.exec }),
+    wrap: (engine) => ({ ...engine, exec: (id, request, call) => shell.engine.exec(id, request, call) }),
   })
   const { api } = await server.api.listen()
   url = `http://127.0.0.1:${api.port}`

@@ -303,8 +303,19 @@ async function upgrade(ctx: Context, request: IncomingMessage, socket: Duplex, h
   socket.write(lines)
   if (early.length > 0) socket.write(early)
   if (head.length > 0) tunnel.write(head)
-  pipeline(tunnel, socket, () => tunnel.destroy())
-  pipeline(socket, tunnel, () => socket.destroy())
+  join(socket, tunnel)
+}
+
+/** Both directions until either end is gone; pipes carry the back-pressure. */
+function join(a: Duplex, b: Duplex): void {
+  for (const [from, to] of [
+    [a, b],
+    [b, a],
+  ] as const) {
+    from.on('error', () => from.destroy())
+    from.once('close', () => to.destroy())
+    from.pipe(to)
+  }
 }
 
 function headLines(answer: IncomingMessage, form: Asked['form'], upgraded: boolean): string {

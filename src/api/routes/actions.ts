@@ -6,7 +6,7 @@ import { applyTo, mustFind } from '../intents/apply.ts'
 import { commitIntent } from '../intents/commit.ts'
 import * as lifecycle from '../intents/lifecycle.ts'
 import { iso } from '../present/time.ts'
-import { empty, errorResponses, idParams, timeText } from '../schemas/common.ts'
+import { empty, errorResponses, idParams, timeText, intentHeaders } from '../schemas/common.ts'
 import { engineOf } from './shared.ts'
 
 const renewal = z.strictObject({ expiresAt: timeText })
@@ -31,7 +31,13 @@ export function sandboxActionRoutes(app: App, ctx: Context): void {
       `/sandboxes/:id/${action}`,
       {
         config: { intent: true },
-        schema: { tags, summary, params: idParams, response: { 202: empty, ...errorResponses } },
+        schema: {
+          tags,
+          summary,
+          headers: intentHeaders,
+          params: idParams,
+          response: { 202: empty, ...errorResponses },
+        },
       },
       async (request, reply) => {
         const committed = await commitIntent(ctx, idempotencyOf(request), async (tx, now) => {
@@ -68,6 +74,7 @@ export function sandboxActionRoutes(app: App, ctx: Context): void {
     {
       config: { intent: true },
       schema: {
+        headers: intentHeaders,
         tags,
         summary: 'Move its expiry to a later time',
         params: idParams,

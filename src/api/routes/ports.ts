@@ -20,7 +20,7 @@ const endpointQuery = z.object({
 const endpointWire = z.object({ endpoint: z.string(), headers: z.record(z.string(), z.string()).optional() })
 const linkBody = z
   .strictObject({ expiresInSeconds: z.number().int().min(1).max(604_800).default(3_600) })
-  .optional()
+  .nullish()
 const linkWire = z.object({ url: z.string(), expiresAt: timeText })
 const pingWire = z.object({ status: z.literal('ok') })
 

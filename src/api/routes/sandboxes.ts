@@ -10,7 +10,15 @@ import { idempotencyOf, sendCommitted } from '../idempotency.ts'
 import { sandboxBody, volumesOf } from '../present/sandbox.ts'
 import { checkCreate, checkImagePath } from '../rules/create.ts'
 import { mergeMetadata, metadataIssues, parseMetadataFilter } from '../rules/metadata.ts'
-import { errorResponses, flag, idParams, pageOf, pageShape, pagination } from '../schemas/common.ts'
+import {
+  errorResponses,
+  flag,
+  idParams,
+  pageOf,
+  pageShape,
+  pagination,
+  intentHeaders,
+} from '../schemas/common.ts'
 import { createBody, updateBody } from '../schemas/create.ts'
 import { createdWire, sandboxListWire, sandboxWire } from '../schemas/sandbox.ts'
 import { defaultEngine } from './shared.ts'
@@ -41,6 +49,7 @@ export function sandboxRoutes(app: App, ctx: Context): void {
     {
       config: { intent: true },
       schema: {
+        headers: intentHeaders,
         tags,
         summary: 'Create a sandbox; the answer comes before anything is made',
         body: createBody,

@@ -3,7 +3,15 @@ import type { App, Context } from '../context.ts'
 import { idempotencyOf, sendCommitted } from '../idempotency.ts'
 import { createVolume, findVolume, purgeVolume } from '../intents/volumes.ts'
 import { volumeBody } from '../present/volume.ts'
-import { errorResponses, flag, idParams, pageOf, pageShape, pagination } from '../schemas/common.ts'
+import {
+  errorResponses,
+  flag,
+  idParams,
+  pageOf,
+  pageShape,
+  pagination,
+  intentHeaders,
+} from '../schemas/common.ts'
 import { volumeCreateBody } from '../schemas/create.ts'
 import { purgeWire, volumeListWire, volumeWire, type VolumeWire } from '../schemas/volume.ts'
 import { abortOnClose } from '../streams.ts'
@@ -17,6 +25,7 @@ export function volumeRoutes(app: App, ctx: Context): void {
     {
       config: { intent: true },
       schema: {
+        headers: intentHeaders,
         tags,
         summary: 'Make a volume ahead of use',
         body: volumeCreateBody,

@@ -17,7 +17,7 @@ export const errorWire: z.ZodType<ErrorWire> = z
     suggestion: z.string().optional(),
     details: z.unknown().optional(),
   })
-  .describe('What happened, what it means for the data, and the next command.')
+  .meta({ id: 'Error', description: 'What happened, what it means for the data, and the next command.' })
 
 export interface PaginationWire {
   page: number
@@ -27,13 +27,15 @@ export interface PaginationWire {
   hasNextPage: boolean
 }
 
-export const paginationWire: z.ZodType<PaginationWire> = z.object({
-  page: z.number().int(),
-  pageSize: z.number().int(),
-  totalItems: z.number().int(),
-  totalPages: z.number().int(),
-  hasNextPage: z.boolean(),
-})
+export const paginationWire: z.ZodType<PaginationWire> = z
+  .object({
+    page: z.number().int(),
+    pageSize: z.number().int(),
+    totalItems: z.number().int(),
+    totalPages: z.number().int(),
+    hasNextPage: z.boolean(),
+  })
+  .meta({ id: 'Pagination' })
 
 export interface PageQuery {
   page: number
@@ -90,3 +92,15 @@ export const errorResponses: Record<'4xx' | '5xx', z.ZodType<ErrorWire>> = {
   '4xx': errorWire,
   '5xx': errorWire,
 }
+
+interface IntentHeaders {
+  'idempotency-key'?: string | undefined
+}
+
+/** For the document; the header is read, with the caller and the body, where the intent is committed. */
+export const intentHeaders: z.ZodType<IntentHeaders> = z.looseObject({
+  'idempotency-key': z
+    .string()
+    .optional()
+    .describe('The same key, caller and request give the first answer again, for 24 hours.'),
+})

@@ -114,46 +114,48 @@ const volumeBody: z.ZodType<VolumeBody> = z.strictObject({
 })
 
 /** What a create takes. Fields that are not available yet are named here so that they are refused by name, never ignored. */
-export const createBody: z.ZodType<CreateBody> = z.strictObject({
-  image: z.strictObject({ uri: imageUri, auth: z.unknown().optional() }).nullish(),
-  snapshotId: z.string().nullish(),
-  entrypoint: entrypointBody.nullish().describe("Omitted: the image's own."),
-  resourceLimits: limitsBody.nullish(),
-  timeout: z
-    .number()
-    .int()
-    .min(60)
-    .max(TIMEOUT_MAX_S)
-    .nullish()
-    .describe('Seconds until the sandbox is removed; omitted or null: never.'),
-  env: envBody.nullish(),
-  metadata: z.record(z.string(), z.string()).nullish(),
-  volumes: z.array(volumeBody).max(64).nullish(),
-  extensions: z
-    .record(z.string(), z.string())
-    .nullish()
-    .describe(
-      'holdfast.name, holdfast.restartPolicy and holdfast.workspace, for clients of the upstream protocol.',
-    ),
-  networkPolicy: z.unknown().optional(),
-  credentialProxy: z.unknown().optional(),
-  secureAccess: z.boolean().nullish(),
-  platform: z.strictObject({ os: z.string(), arch: z.string() }).nullish(),
-  idleTimeout: z.number().nullish(),
-  name: nameBody.nullish(),
-  restartPolicy: restartPolicyText.nullish(),
-  workspace: z
-    .boolean()
-    .nullish()
-    .describe('A volume at /sandbox that goes with the sandbox; true by default.'),
-  stopGraceSeconds: graceBody.nullish().describe('Default 10.'),
-  workingDir: text(4_096)
-    .regex(/^\/[^\0]*$/, 'must be an absolute path')
-    .nullish(),
-  user: text(64)
-    .regex(/^[A-Za-z0-9_][-A-Za-z0-9_.]*(:[A-Za-z0-9_][-A-Za-z0-9_.]*)?$/, 'must be user or user:group')
-    .nullish(),
-})
+export const createBody: z.ZodType<CreateBody> = z
+  .strictObject({
+    image: z.strictObject({ uri: imageUri, auth: z.unknown().optional() }).nullish(),
+    snapshotId: z.string().nullish(),
+    entrypoint: entrypointBody.nullish().describe("Omitted: the image's own."),
+    resourceLimits: limitsBody.nullish(),
+    timeout: z
+      .number()
+      .int()
+      .min(60)
+      .max(TIMEOUT_MAX_S)
+      .nullish()
+      .describe('Seconds until the sandbox is removed; omitted or null: never.'),
+    env: envBody.nullish(),
+    metadata: z.record(z.string(), z.string()).nullish(),
+    volumes: z.array(volumeBody).max(64).nullish(),
+    extensions: z
+      .record(z.string(), z.string())
+      .nullish()
+      .describe(
+        'holdfast.name, holdfast.restartPolicy and holdfast.workspace, for clients of the upstream protocol.',
+      ),
+    networkPolicy: z.unknown().optional(),
+    credentialProxy: z.unknown().optional(),
+    secureAccess: z.boolean().nullish(),
+    platform: z.strictObject({ os: z.string(), arch: z.string() }).nullish(),
+    idleTimeout: z.number().nullish(),
+    name: nameBody.nullish(),
+    restartPolicy: restartPolicyText.nullish(),
+    workspace: z
+      .boolean()
+      .nullish()
+      .describe('A volume at /sandbox that goes with the sandbox; true by default.'),
+    stopGraceSeconds: graceBody.nullish().describe('Default 10.'),
+    workingDir: text(4_096)
+      .regex(/^\/[^\0]*$/, 'must be an absolute path')
+      .nullish(),
+    user: text(64)
+      .regex(/^[A-Za-z0-9_][-A-Za-z0-9_.]*(:[A-Za-z0-9_][-A-Za-z0-9_.]*)?$/, 'must be user or user:group')
+      .nullish(),
+  })
+  .meta({ id: 'CreateSandbox' })
 
 export interface UpdateBody {
   image?: { uri: string } | undefined
@@ -165,21 +167,23 @@ export interface UpdateBody {
   name?: string | null | undefined
 }
 
-export const updateBody: z.ZodType<UpdateBody> = z.strictObject({
-  image: z.strictObject({ uri: imageUri }).optional(),
-  env: z
-    .record(z.string(), text(131_072).refine(noNul, 'must not contain a NUL character').nullable())
-    .optional()
-    .describe('Merged; null removes a name.'),
-  resourceLimits: z
-    .record(z.string(), text(64).nullable())
-    .optional()
-    .describe('Merged; null removes a limit.'),
-  entrypoint: entrypointBody.optional(),
-  restartPolicy: restartPolicyText.optional(),
-  stopGraceSeconds: graceBody.optional(),
-  name: nameBody.nullable().optional(),
-})
+export const updateBody: z.ZodType<UpdateBody> = z
+  .strictObject({
+    image: z.strictObject({ uri: imageUri }).optional(),
+    env: z
+      .record(z.string(), text(131_072).refine(noNul, 'must not contain a NUL character').nullable())
+      .optional()
+      .describe('Merged; null removes a name.'),
+    resourceLimits: z
+      .record(z.string(), text(64).nullable())
+      .optional()
+      .describe('Merged; null removes a limit.'),
+    entrypoint: entrypointBody.optional(),
+    restartPolicy: restartPolicyText.optional(),
+    stopGraceSeconds: graceBody.optional(),
+    name: nameBody.nullable().optional(),
+  })
+  .meta({ id: 'UpdateSandbox' })
 
 export interface VolumeCreateBody {
   claimName: string

@@ -11,15 +11,17 @@ export interface EventWire {
   message: string
 }
 
-export const eventWire: z.ZodType<EventWire> = z.object({
-  seq: z.number().int(),
-  at: timeText,
-  subject: z.string(),
-  id: z.string(),
-  type: z.string(),
-  reason: z.string(),
-  message: z.string(),
-})
+export const eventWire: z.ZodType<EventWire> = z
+  .object({
+    seq: z.number().int(),
+    at: timeText,
+    subject: z.string(),
+    id: z.string(),
+    type: z.string(),
+    reason: z.string(),
+    message: z.string(),
+  })
+  .meta({ id: 'Event' })
 
 export interface ExplainWire {
   id: string
@@ -53,43 +55,47 @@ export interface ExplainWire {
   suggestions: string[]
 }
 
-export const explainWire: z.ZodType<ExplainWire> = z.object({
-  id: z.string(),
-  wanted: z.object({ state: z.string(), reason: z.string(), at: timeText, generation: z.number().int() }),
-  observed: z.object({
-    known: z.boolean().describe('False: the engine could not be asked. Nothing is removed while that is so.'),
-    at: timeText.optional(),
-    error: z.string().optional(),
-    since: timeText.optional(),
-    instance: z
-      .object({
-        state: z.enum(['running', 'stopped']),
-        paused: z.boolean(),
-        name: z.string(),
-        engineId: z.string(),
-        startedAt: timeText.nullable(),
-        exitCode: z.number().int().nullable(),
-      })
-      .nullish()
-      .describe('Null: confirmed absent.'),
-  }),
-  difference: z.string(),
-  next: z.string(),
-  nextAt: timeText.nullable(),
-  lastError: z
-    .object({ message: z.string(), code: z.string(), at: timeText, attempts: z.number().int() })
-    .nullable(),
-  breaker: z.object({ since: timeText, reason: z.string(), probeAt: timeText }).nullable(),
-  openSteps: z.array(
-    z.object({ kind: z.string(), since: timeText, attempts: z.number().int(), deadline: timeText }),
-  ),
-  survives: z.array(z.object({ claimName: z.string(), uid: z.string(), state: z.string() })),
-  engine: z.object({ id: z.string(), ok: z.boolean(), error: z.string().nullable() }),
-  lastExit: z
-    .object({ code: z.number().int().nullable(), class: z.string(), finishedAt: timeText.nullable() })
-    .nullable(),
-  suggestions: z.array(z.string()).describe('Commands.'),
-})
+export const explainWire: z.ZodType<ExplainWire> = z
+  .object({
+    id: z.string(),
+    wanted: z.object({ state: z.string(), reason: z.string(), at: timeText, generation: z.number().int() }),
+    observed: z.object({
+      known: z
+        .boolean()
+        .describe('False: the engine could not be asked. Nothing is removed while that is so.'),
+      at: timeText.optional(),
+      error: z.string().optional(),
+      since: timeText.optional(),
+      instance: z
+        .object({
+          state: z.enum(['running', 'stopped']),
+          paused: z.boolean(),
+          name: z.string(),
+          engineId: z.string(),
+          startedAt: timeText.nullable(),
+          exitCode: z.number().int().nullable(),
+        })
+        .nullish()
+        .describe('Null: confirmed absent.'),
+    }),
+    difference: z.string(),
+    next: z.string(),
+    nextAt: timeText.nullable(),
+    lastError: z
+      .object({ message: z.string(), code: z.string(), at: timeText, attempts: z.number().int() })
+      .nullable(),
+    breaker: z.object({ since: timeText, reason: z.string(), probeAt: timeText }).nullable(),
+    openSteps: z.array(
+      z.object({ kind: z.string(), since: timeText, attempts: z.number().int(), deadline: timeText }),
+    ),
+    survives: z.array(z.object({ claimName: z.string(), uid: z.string(), state: z.string() })),
+    engine: z.object({ id: z.string(), ok: z.boolean(), error: z.string().nullable() }),
+    lastExit: z
+      .object({ code: z.number().int().nullable(), class: z.string(), finishedAt: timeText.nullable() })
+      .nullable(),
+    suggestions: z.array(z.string()).describe('Commands.'),
+  })
+  .meta({ id: 'Explanation' })
 
 export type FindingKind =
   | 'missing-instance'
@@ -109,34 +115,36 @@ export interface AuditWire {
   findings: { kind: FindingKind; name: string; detail: string }[]
 }
 
-export const auditWire: z.ZodType<AuditWire> = z.object({
-  engine: z.string(),
-  checkedAt: timeText,
-  ok: z.boolean().describe('True when nothing was found but copied labels, which are nobody’s fault.'),
-  counts: z.object({
-    rows: z.number().int(),
-    instances: z.number().int(),
-    volumes: z.number().int(),
-    openSteps: z.number().int(),
-    mounts: z.number().int().optional(),
-  }),
-  findings: z.array(
-    z.object({
-      kind: z.enum([
-        'missing-instance',
-        'orphan-instance',
-        'missing-volume',
-        'orphan-volume',
-        'quarantined',
-        'copied-labels',
-        'open-step',
-        'corrupt-row',
-      ]),
-      name: z.string(),
-      detail: z.string(),
+export const auditWire: z.ZodType<AuditWire> = z
+  .object({
+    engine: z.string(),
+    checkedAt: timeText,
+    ok: z.boolean().describe('True when nothing was found but copied labels, which are nobody’s fault.'),
+    counts: z.object({
+      rows: z.number().int(),
+      instances: z.number().int(),
+      volumes: z.number().int(),
+      openSteps: z.number().int(),
+      mounts: z.number().int().optional(),
     }),
-  ),
-})
+    findings: z.array(
+      z.object({
+        kind: z.enum([
+          'missing-instance',
+          'orphan-instance',
+          'missing-volume',
+          'orphan-volume',
+          'quarantined',
+          'copied-labels',
+          'open-step',
+          'corrupt-row',
+        ]),
+        name: z.string(),
+        detail: z.string(),
+      }),
+    ),
+  })
+  .meta({ id: 'Audit' })
 
 export interface EngineWire {
   id: string
@@ -150,19 +158,21 @@ export interface EngineWire {
   capabilities: Record<string, boolean | string[]>
 }
 
-export const engineWire: z.ZodType<EngineWire> = z.object({
-  id: z.string(),
-  driver: z.string(),
-  ok: z.boolean(),
-  error: z.string().nullable(),
-  since: timeText,
-  info: z
-    .object({
-      version: z.string(),
-      apiVersion: z.string(),
-      endpoint: z.string(),
-      details: z.record(z.string(), z.string()),
-    })
-    .optional(),
-  capabilities: z.record(z.string(), z.union([z.boolean(), z.array(z.string())])),
-})
+export const engineWire: z.ZodType<EngineWire> = z
+  .object({
+    id: z.string(),
+    driver: z.string(),
+    ok: z.boolean(),
+    error: z.string().nullable(),
+    since: timeText,
+    info: z
+      .object({
+        version: z.string(),
+        apiVersion: z.string(),
+        endpoint: z.string(),
+        details: z.record(z.string(), z.string()),
+      })
+      .optional(),
+    capabilities: z.record(z.string(), z.union([z.boolean(), z.array(z.string())])),
+  })
+  .meta({ id: 'Engine' })

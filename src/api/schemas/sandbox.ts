@@ -54,49 +54,51 @@ export interface SandboxWire {
   deletedAt: string | null
 }
 
-export const sandboxWire: z.ZodType<SandboxWire> = z.object({
-  id: z.string(),
-  name: z.string().nullable(),
-  status: statusWire,
-  image: z.object({ uri: z.string() }),
-  entrypoint: z.array(z.string()).describe("Empty means the image's own."),
-  env: z.record(z.string(), z.string()),
-  resourceLimits: z.record(z.string(), z.string()),
-  metadata: z.record(z.string(), z.string()),
-  createdAt: timeText,
-  expiresAt: timeText.nullable(),
-  restartPolicy: z.string(),
-  desired: z.object({ state: z.string(), reason: z.string(), at: timeText }),
-  generation: z.number().int(),
-  observedGeneration: z.number().int(),
-  engine: z.string(),
-  instance: z
-    .object({
-      number: z.number().int(),
-      name: z.string(),
-      engineId: z.string().nullable(),
-      startedAt: timeText.nullable(),
-    })
-    .nullable(),
-  lastExit: z
-    .object({ code: z.number().int().nullable(), class: z.string(), finishedAt: timeText.nullable() })
-    .nullable(),
-  restarts: z.number().int(),
-  volumes: z.array(
-    z.object({
-      name: z.string(),
-      claimName: z.string().nullable(),
-      uid: z.string().nullable(),
-      mountPath: z.string(),
-      readOnly: z.boolean(),
-      kind: z.enum(['workspace', 'claim', 'image', 'host']),
-    }),
-  ),
-  workingDir: z.string().nullable(),
-  user: z.string().nullable(),
-  stopGraceSeconds: z.number(),
-  deletedAt: timeText.nullable(),
-})
+export const sandboxWire: z.ZodType<SandboxWire> = z
+  .object({
+    id: z.string(),
+    name: z.string().nullable(),
+    status: statusWire,
+    image: z.object({ uri: z.string() }),
+    entrypoint: z.array(z.string()).describe("Empty means the image's own."),
+    env: z.record(z.string(), z.string()),
+    resourceLimits: z.record(z.string(), z.string()),
+    metadata: z.record(z.string(), z.string()),
+    createdAt: timeText,
+    expiresAt: timeText.nullable(),
+    restartPolicy: z.string(),
+    desired: z.object({ state: z.string(), reason: z.string(), at: timeText }),
+    generation: z.number().int(),
+    observedGeneration: z.number().int(),
+    engine: z.string(),
+    instance: z
+      .object({
+        number: z.number().int(),
+        name: z.string(),
+        engineId: z.string().nullable(),
+        startedAt: timeText.nullable(),
+      })
+      .nullable(),
+    lastExit: z
+      .object({ code: z.number().int().nullable(), class: z.string(), finishedAt: timeText.nullable() })
+      .nullable(),
+    restarts: z.number().int(),
+    volumes: z.array(
+      z.object({
+        name: z.string(),
+        claimName: z.string().nullable(),
+        uid: z.string().nullable(),
+        mountPath: z.string(),
+        readOnly: z.boolean(),
+        kind: z.enum(['workspace', 'claim', 'image', 'host']),
+      }),
+    ),
+    workingDir: z.string().nullable(),
+    user: z.string().nullable(),
+    stopGraceSeconds: z.number(),
+    deletedAt: timeText.nullable(),
+  })
+  .meta({ id: 'Sandbox' })
 
 export interface SandboxListWire {
   items: SandboxWire[]
@@ -119,22 +121,24 @@ export interface CreatedWire {
   volumes: { claimName: string; uid: string; mountPath: string; retention: 'retain' | 'delete' }[]
 }
 
-export const createdWire: z.ZodType<CreatedWire> = z.object({
-  id: z.string(),
-  name: z.string().nullable(),
-  status: statusWire,
-  metadata: z.record(z.string(), z.string()).optional(),
-  expiresAt: timeText.nullable(),
-  createdAt: timeText,
-  entrypoint: z.array(z.string()),
-  volumes: z
-    .array(
-      z.object({
-        claimName: z.string(),
-        uid: z.string(),
-        mountPath: z.string(),
-        retention: z.enum(['retain', 'delete']),
-      }),
-    )
-    .describe('What goes with the sandbox (`delete`) and what stays (`retain`).'),
-})
+export const createdWire: z.ZodType<CreatedWire> = z
+  .object({
+    id: z.string(),
+    name: z.string().nullable(),
+    status: statusWire,
+    metadata: z.record(z.string(), z.string()).optional(),
+    expiresAt: timeText.nullable(),
+    createdAt: timeText,
+    entrypoint: z.array(z.string()),
+    volumes: z
+      .array(
+        z.object({
+          claimName: z.string(),
+          uid: z.string(),
+          mountPath: z.string(),
+          retention: z.enum(['retain', 'delete']),
+        }),
+      )
+      .describe('What goes with the sandbox (`delete`) and what stays (`retain`).'),
+  })
+  .meta({ id: 'CreatedSandbox' })

@@ -20,24 +20,26 @@ export interface VolumeWire {
   removedAt: string | null
 }
 
-export const volumeWire: z.ZodType<VolumeWire> = z.object({
-  uid: z.string(),
-  claimName: z.string(),
-  kind: z.enum(['workspace', 'claim', 'image']),
-  physicalName: z.string(),
-  state: z.string(),
-  retention: z.enum(['retain', 'delete']),
-  shared: z.boolean(),
-  managed: z.boolean().describe("False: somebody else's; used, never labelled or removed."),
-  owner: z.string().nullable(),
-  mountedBy: z.array(z.string()),
-  sizeBytes: z.number().int().nullable(),
-  notEnforced: z.array(z.string()),
-  seed: z.string(),
-  message: z.string(),
-  createdAt: timeText,
-  removedAt: timeText.nullable(),
-})
+export const volumeWire: z.ZodType<VolumeWire> = z
+  .object({
+    uid: z.string(),
+    claimName: z.string(),
+    kind: z.enum(['workspace', 'claim', 'image']),
+    physicalName: z.string(),
+    state: z.string(),
+    retention: z.enum(['retain', 'delete']),
+    shared: z.boolean(),
+    managed: z.boolean().describe("False: somebody else's; used, never labelled or removed."),
+    owner: z.string().nullable(),
+    mountedBy: z.array(z.string()),
+    sizeBytes: z.number().int().nullable(),
+    notEnforced: z.array(z.string()),
+    seed: z.string(),
+    message: z.string(),
+    createdAt: timeText,
+    removedAt: timeText.nullable(),
+  })
+  .meta({ id: 'Volume' })
 
 export interface VolumeListWire {
   items: VolumeWire[]
