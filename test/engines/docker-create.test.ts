@@ -209,6 +209,22 @@ describe.skipIf(missing !== null)('what Docker makes of a request', () => {
     expect(await done).toMatchObject({ code: 0, stdout: Buffer.from('abcde.\n') })
   })
 
+  test('a pause amid starting programs leaves an instance that can be looked at and thawed', async () => {
+    const id = await create()
+    await engine.startInstance(id, call)
+    for (let round = 0; round < 5; round++) {
+      const starting = Array.from({ length: 4 }, () =>
+        engine.exec(id, { command: ['true'], stdin: false }, call),
+      )
+      await delay(round * 12)
+      await engine.pauseInstance(id, call)
+      expect(await engine.inspectInstance(id, call)).toMatchObject({ state: 'running', paused: true })
+      await refused(engine.exec(id, { command: ['true'], stdin: false }, call), 'conflict', 'none')
+      await engine.unpauseInstance(id, call)
+      for (const stream of await Promise.all(starting)) expect((await finish(stream)).code).toBe(0)
+    }
+  })
+
   test('a user that the image has not is refused', async () => {
     const id = await create()
     await engine.startInstance(id, call)

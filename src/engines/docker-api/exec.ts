@@ -3,6 +3,7 @@ import { sleep } from '../../model/clock.ts'
 import { EngineError } from '../../model/facts.ts'
 import type { Call, ExecRequest, ExecStream } from '../engine.ts'
 import { type Api, budget } from './api.ts'
+import type { FreezeGate } from './freeze-gate.ts'
 import { createOutput, type Output } from './output.ts'
 import { orAfter } from './limit.ts'
 import type { ExecInspect } from './types.ts'
@@ -18,8 +19,18 @@ const LOOK_LIMIT_MS = 10_000
 /** A sequence that no terminal sends: the engine's own, ^P^Q, would hold back every ^P. */
 const DETACH_KEYS = 'ctrl-_,ctrl-^,ctrl-_,ctrl-^,ctrl-@'
 
-export async function startExec(api: Api, id: string, request: ExecRequest, call: Call): Promise<ExecStream> {
+export function startExec(
+  api: Api,
+  gate: FreezeGate,
+  id: string,
+  request: ExecRequest,
+  call: Call,
+): Promise<ExecStream> {
   const rest = budget(api.clock, call)
+  return gate.starting(id, call, () => open(api, id, request, rest))
+}
+
+async function open(api: Api, id: string, request: ExecRequest, rest: () => Call): Promise<ExecStream> {
   const what = `running a program in instance ${id}`
   const created = await api.get<{ Id: string }>({
     what,

@@ -44,7 +44,7 @@ function watch(
 ): Watch & { limitOff(): void } {
   const { call, what } = request
   const limitOff = clock.after(call.limitMs, () =>
-    onStop(new EngineError('timeout', 'none', `${what} was not done after ${call.limitMs} ms`)),
+    onStop(new EngineError('timeout', 'none', `${what} was not done after ${Math.round(call.limitMs)} ms`)),
   )
   const onAbort = (): void => onStop(new EngineError('aborted', 'none', `${what} was aborted`))
   call.signal?.addEventListener('abort', onAbort, { once: true })

@@ -5,6 +5,7 @@ import type { Call, CreateInstance } from '../engine.ts'
 import { type Api, budget } from './api.ts'
 import { createBody } from './create.ts'
 import { isAbout, isFullId, toFacts } from './facts.ts'
+import type { FreezeGate } from './freeze-gate.ts'
 import { mapBounded } from './limit.ts'
 import type { RunReader } from './run.ts'
 import { parseTime } from './time.ts'
@@ -12,6 +13,8 @@ import type { ContainerInspect } from './types.ts'
 
 /** Inspects in flight for one list: enough to hide the round trip, few enough not to crowd out other calls. */
 const LIST_WIDTH = 8
+/** One look within a list, milliseconds: it takes one or two, and a hundred times that on a busy machine. */
+const LOOK_LIMIT_MS = 10_000
 /** Between looks at a container that somebody else removes, milliseconds. */
 const REMOVAL_POLL_MS = 100
 
@@ -30,7 +33,7 @@ export interface Instances {
 
 const part = encodeURIComponent
 
-export function createInstances(api: Api, runs: RunReader): Instances {
+export function createInstances(api: Api, runs: RunReader, gate: FreezeGate): Instances {
   const look = async (nameOrId: string, call: Call): Promise<ContainerInspect | null> => {
     const what = `inspecting instance ${nameOrId}`
     const answer = await api.ask({ what, method: 'GET', path: `/containers/${part(nameOrId)}/json`, call })
@@ -41,6 +44,21 @@ export function createInstances(api: Api, runs: RunReader): Instances {
     // Only the engine's own words about this container confirm that it is absent.
     if (answer.refusal.status === 404 && /no such container/i.test(answer.refusal.message ?? '')) return null
     throw answer.error
+  }
+
+  /** One instance that the engine hangs on must not use up the time of the whole list, and is to be named. */
+  const lookSoon = async (id: string, call: Call): Promise<ContainerInspect | null> => {
+    try {
+      return await look(id, { ...call, limitMs: Math.min(call.limitMs, LOOK_LIMIT_MS) })
+    } catch (error) {
+      if (!(error instanceof EngineError) || error.kind !== 'timeout') throw error
+      throw new EngineError(
+        'timeout',
+        'none',
+        `The engine answers, and hangs on instance ${id}: ${error.message}`,
+        { cause: error },
+      )
+    }
   }
 
   const change = async (
@@ -67,7 +85,7 @@ export function createInstances(api: Api, runs: RunReader): Instances {
           query: { all: true, filters },
           call: rest(),
         })
-        return mapBounded(rows, LIST_WIDTH, (row) => look(row.Id, rest()))
+        return mapBounded(rows, LIST_WIDTH, (row) => lookSoon(row.Id, rest()))
       })
       return value.filter((found) => found !== null).map((found) => toFacts(what, found, run))
     },
@@ -111,15 +129,20 @@ export function createInstances(api: Api, runs: RunReader): Instances {
       ),
 
     async pause(id, call) {
+      const rest = budget(api.clock, call)
       const what = `pausing instance ${id}`
-      const answer = await api.ask({
-        what,
-        method: 'POST',
-        path: `/containers/${part(id)}/pause`,
-        mutation: true,
-        call,
+      await gate.freezing(id, rest(), async () => {
+        // The engine answers this only when no program is being started: others than we start some, too.
+        await look(id, rest())
+        const answer = await api.ask({
+          what,
+          method: 'POST',
+          path: `/containers/${part(id)}/pause`,
+          mutation: true,
+          call: rest(),
+        })
+        if (!answer.ok && !/already paused/i.test(answer.refusal.message ?? '')) throw answer.error
       })
-      if (!answer.ok && !/already paused/i.test(answer.refusal.message ?? '')) throw answer.error
     },
 
     async unpause(id, call) {

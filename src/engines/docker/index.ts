@@ -7,6 +7,7 @@ import { openConnection } from '../docker-api/connection.ts'
 import { engineEvents } from '../docker-api/events.ts'
 import { startExec } from '../docker-api/exec.ts'
 import { exitCause } from '../docker-api/exit-cause.ts'
+import { createFreezeGate } from '../docker-api/freeze-gate.ts'
 import { createImages } from '../docker-api/images.ts'
 import { createInstances } from '../docker-api/instances.ts'
 import { readLogs } from '../docker-api/logs.ts'
@@ -50,7 +51,8 @@ export function createDockerEngine(options: DockerOptions): Engine {
   })
   const api = createApi(connection, options.clock, KNOWN_VERSIONS)
   const runs = createBridgeRunReader(api)
-  const instances = createInstances(api, runs)
+  const gate = createFreezeGate(options.clock)
+  const instances = createInstances(api, runs, gate)
   const volumes = createVolumes(api)
   const images = createImages(api)
   const capabilities = capabilitiesOf(connection.socketPath !== null)
@@ -83,7 +85,7 @@ export function createDockerEngine(options: DockerOptions): Engine {
     volumeIsEmpty: volumes.isEmpty,
     inspectImage: images.inspect,
     pullImage: images.pull,
-    exec: (id, request, call) => startExec(api, id, request, call),
+    exec: (id, request, call) => startExec(api, gate, id, request, call),
     logs: (id, request, call) => readLogs(api, id, request, call),
     stats: (id, call) => readStats(api, id, call),
     copyOut: (id, path, call) => copyOut(api, id, path, call),
