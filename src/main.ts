@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { pino, type Logger } from 'pino'
 import { createApi } from './api/index.ts'
 import { createEventBell } from './api/bell.ts'
-import { createGuest } from './guest/index.ts'
+import { createGuest, reapStale } from './guest/index.ts'
 import { HoldfastError } from './model/errors.ts'
 import { createReconciler } from './reconcile/reconciler.ts'
 import { openSqliteStore } from './store/sqlite/index.ts'
@@ -12,6 +12,7 @@ import { ensureApiKey } from './server/api-key.ts'
 import { loadConfig, type Address, type ServerConfig, type ServerFlags } from './server/config.ts'
 import { chooseEngine } from './server/engine.ts'
 import { failpoint } from './server/failpoint.ts'
+import { endStaleCommands } from './server/reattach.ts'
 import { systemClock, systemIds } from './server/system.ts'
 import { VERSION } from './server/version.ts'
 
@@ -130,6 +131,14 @@ async function serveOn(
   writeServerFile(config, addresses)
   greet(config, addresses, chosen, key)
   onSignals(ended.resolve)
+  endStaleCommands({
+    store,
+    engines: reconciler,
+    reap: (target) => reapStale(clock, target, store.epoch),
+    failed: (sandbox, error) => logger.warn({ sandbox, error }, 'left-over commands could not be looked for'),
+  }).catch((error: unknown) =>
+    logger.error({ error: String(error) }, 'left-over commands could not be looked for'),
+  )
   const code = await ended.promise
 
   const late = setTimeout(() => process.exit(code), STOP_LIMIT_MS)
