@@ -1,11 +1,15 @@
+import { spawn } from 'node:child_process'
+import { closeSync, constants, openSync } from 'node:fs'
 import { open, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Clock, sleep } from '../../model/clock.ts'
 import type { LogChunk, LogRequest } from '../engine.ts'
 import { isAbsent, refuse } from './errors.ts'
-import { runTool } from './files.ts'
+import { hostEnvironment, runTool } from './files.ts'
+import { isAlive, type ProcessIdentity, statOf } from './proc.ts'
 
 export const LOG_FILES: readonly ['out.log', 'err.log'] = ['out.log', 'err.log']
+const PIPES = ['out.pipe', 'err.pipe'] as const
 const STREAMS = ['stdout', 'stderr'] as const
 
 /** What is kept of each stream, bytes. */
@@ -13,6 +17,8 @@ export const LOG_KEEP_BYTES: number = 16 * 1024 * 1024
 /** A log is cut when it has grown by this much beyond what is kept, bytes: cutting costs a process. */
 const LOG_SLACK_BYTES = 4 * 1024 * 1024
 const CHUNK_BYTES = 64 * 1024
+/** How long the last output may take to reach its file, milliseconds. */
+const DRAIN_LIMIT_MS = 2_000
 /** How often a followed log is looked at, milliseconds. */
 const FOLLOW_MS = 150
 
@@ -24,6 +30,68 @@ async function sizeOf(path: string): Promise<{ size: number; used: number; chang
     if (isAbsent(error)) return { size: 0, used: 0, changedAt: 0 }
     throw error
   }
+}
+
+/** Named pipes for a workload's output, which every user inside may open again through /dev/stdout. */
+export async function makeLogPipes(dir: string): Promise<void> {
+  const made = await runTool('mkfifo', ['-m', '666', ...PIPES.map((name) => join(dir, name))])
+  if (made.code !== 0) throw new Error(`no pipes for the logs: ${made.stderr}`)
+}
+
+export interface LogWriters {
+  /** The workload's ends, for `stdio`. */
+  readonly fds: readonly [number, number]
+  /** The processes that write the files: they end by themselves after the last writer. */
+  readonly loggers: readonly ProcessIdentity[]
+  close(): void
+}
+
+/**
+ * A `cat` for each stream stands between workload and file. The file itself as standard output would be emptied by
+ * every script that says `echo … > /dev/stderr`. They are not our children: output goes on being kept without us.
+ */
+export function openLogs(dir: string): LogWriters {
+  const open: number[] = []
+  const file = (path: string, flags: string | number): number => {
+    const fd = openSync(join(dir, path), flags, 0o600)
+    open.push(fd)
+    return fd
+  }
+  const close = (): void => {
+    for (const fd of open.splice(0)) closeSync(fd)
+  }
+  try {
+    const fds: number[] = []
+    const loggers: ProcessIdentity[] = []
+    for (const i of [0, 1] as const) {
+      // Held open both ways, or either of the next two opens would wait for the other.
+      file(PIPES[i], constants.O_RDWR | constants.O_NONBLOCK)
+      const reader = file(PIPES[i], 'r')
+      fds.push(file(PIPES[i], constants.O_WRONLY))
+      const child = spawn('cat', [], {
+        cwd: '/',
+        env: hostEnvironment(),
+        detached: true,
+        stdio: [reader, file(LOG_FILES[i], 'a'), 'ignore'],
+      })
+      child.on('error', () => undefined) // then it has no pid, which is told below
+      child.unref()
+      const stat = child.pid === undefined ? null : statOf(child.pid)
+      if (stat === null) throw new Error('cat cannot be started')
+      loggers.push({ pid: stat.pid, start: stat.start })
+    }
+    return { fds: [fds[0] ?? -1, fds[1] ?? -1], loggers, close }
+  } catch (error) {
+    close()
+    throw error
+  }
+}
+
+/** Waits until everything that a dead instance has said is in its files. */
+export async function drainLogs(clock: Clock, loggers: readonly ProcessIdentity[]): Promise<void> {
+  const end = clock.monotonic() + DRAIN_LIMIT_MS
+  // One that does not end has a writer that outlived the instance: its words are late, not lost.
+  while (loggers.some(isAlive) && clock.monotonic() < end) await sleep(clock, 2)
 }
 
 export async function logSizes(dir: string): Promise<[number, number]> {

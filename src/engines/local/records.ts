@@ -31,6 +31,8 @@ export interface State {
   readonly phase: 'created' | 'started' | 'ended'
   readonly init: ProcessIdentity | null
   readonly work: ProcessIdentity | null
+  /** What writes its output to its log files, and ends a moment after it. */
+  readonly loggers: readonly ProcessIdentity[]
   readonly boot: string | null
   readonly startedAt: number | null
   readonly finishedAt: number | null
@@ -49,6 +51,7 @@ export const FRESH: State = {
   phase: 'created',
   init: null,
   work: null,
+  loggers: [],
   boot: null,
   startedAt: null,
   finishedAt: null,

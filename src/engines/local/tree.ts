@@ -108,6 +108,24 @@ export async function find(tree: Tree, path: string): Promise<Found | null> {
   return 'found' in result ? result.found : null
 }
 
+/** The host directories whose contents, copied in this order over each other, are what the tree has at `path`. */
+export async function contentsOf(tree: Tree, path: string): Promise<readonly string[]> {
+  const found = await find(tree, path)
+  if (found?.kind !== 'directory') return []
+  if (mountAt(tree, found.path) !== undefined) return [found.source]
+  const parts = found.path.split('/').filter((p) => p !== '')
+  const sources: string[] = []
+  for (const layer of tree.layers) {
+    // A link here is hidden by a directory above it, and would lead out of the layer.
+    let entry = await look(layer)
+    for (const part of parts)
+      entry = entry?.kind === 'directory' ? await look(join(entry.source, part)) : null
+    if (entry?.kind !== 'directory') continue
+    sources.unshift(entry.source)
+  }
+  return sources
+}
+
 /** A directory as it shows below: one made in the writable layer hides the mode and owner of those under it. */
 async function makeDirectory(tree: Tree, path: string): Promise<void> {
   const mount = mountAt(tree, path)

@@ -1,0 +1,111 @@
+import { stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Clock } from '../../model/clock.ts'
+import type { EngineRun } from '../../model/facts.ts'
+import type { Cgroups } from './cgroup.ts'
+import { isAbsent, type Locks, refuse } from './errors.ts'
+import { exists } from './files.ts'
+import { drainLogs } from './logs.ts'
+import type { Ground } from './prepare.ts'
+import {
+  bootId,
+  isAlive,
+  namespaceProcesses,
+  type ProcessStat,
+  signal,
+  statOf,
+  taggedProcesses,
+} from './proc.ts'
+import { FRESH, type Instance, readInstance, readStatus, type State, writeState } from './records.ts'
+
+export interface LookContext {
+  readonly ground: Ground
+  readonly clock: Clock
+  readonly cgroups: Cgroups | null
+  readonly locks: Locks
+  /** Says that something happened to an instance. */
+  readonly notify: (name: string, id: string, action: string) => void
+}
+
+/** How instances are found, and how the end of one gets on record: nobody watches while the server is away. */
+export interface Look {
+  /** As it is now: an end that was not recorded yet is recorded first. Null when absent. */
+  load(nameOrId: string): Promise<Instance | null>
+  require(id: string): Promise<Instance>
+  processes(instance: Instance): Promise<ProcessStat[]>
+  isPaused(instance: Instance): Promise<boolean>
+}
+
+export function engineRun(): EngineRun {
+  return { engine: 'local', boot: bootId() }
+}
+
+export function createLook(context: LookContext): Look {
+  const { ground, clock, cgroups, locks } = context
+  const { layout, mode } = ground
+
+  async function processes(instance: Instance): Promise<ProcessStat[]> {
+    const { init } = instance.state
+    // The session of a dead leader says nothing: its number can belong to strangers by now.
+    const session = init !== null && instance.state.boot === bootId() && isAlive(init) ? init.pid : null
+    if (mode === 'none') return taggedProcesses(session, `HOLDFAST_INSTANCE_TAG=${instance.meta.tag}`)
+    return init === null ? [] : namespaceProcesses(init)
+  }
+
+  /** What a dead instance left on record. */
+  async function ending(instance: Instance): Promise<State> {
+    const { state, dir, meta } = instance
+    const over: State = { ...state, phase: 'ended', paused: false }
+    // Another boot: nobody saw the end, and the pids in the record mean nothing now.
+    if (state.boot !== bootId()) return { ...over, exitCode: null, finishedAt: null, killed: true }
+    const status = await readStatus(dir)
+    if (status === 'aborted') return FRESH
+    const oom = ((await cgroups?.oomKills(meta.name)) ?? 0) > 0
+    const at = status === null ? clock.now() : (await stat(join(dir, 'status'))).mtimeMs
+    // The file system's clock ticks coarser than ours.
+    const finishedAt = Math.max(Math.ceil(at), state.startedAt ?? 0)
+    const exitCode = status ?? 137
+    return { ...over, exitCode, finishedAt, killed: status === null, oomKilled: oom && exitCode === 137 }
+  }
+
+  async function settle(nameOrId: string): Promise<Instance | null> {
+    const instance = await readInstance(layout, nameOrId)
+    if (instance === null || instance.state.phase !== 'started' || instance.state.init === null)
+      return instance
+    if (instance.state.boot === bootId() && isAlive(instance.state.init)) return instance
+    if (mode === 'none') for (const left of await processes(instance)) signal(left, 'SIGKILL')
+    await drainLogs(clock, instance.state.boot === bootId() ? instance.state.loggers : [])
+    const state = await ending(instance)
+    await writeState(instance.dir, state)
+    await cgroups?.remove(instance.meta.name)
+    context.notify(instance.meta.name, instance.meta.id, 'die')
+    return { ...instance, state }
+  }
+
+  async function load(nameOrId: string): Promise<Instance | null> {
+    const instance = await readInstance(layout, nameOrId)
+    if (instance === null || instance.state.phase !== 'started' || instance.state.init === null)
+      return instance
+    if (instance.state.boot === bootId() && isAlive(instance.state.init)) return instance
+    try {
+      return await locks.hold(`settle/${instance.meta.name}`, () => settle(nameOrId))
+    } catch (error) {
+      if (isAbsent(error) && !(await exists(instance.dir))) return null // removed in the middle
+      throw error
+    }
+  }
+
+  async function require(id: string): Promise<Instance> {
+    const instance = await load(id)
+    if (instance === null) throw refuse('not-found', `there is no instance ${id}`)
+    return instance
+  }
+
+  async function isPaused({ state, meta }: Instance): Promise<boolean> {
+    if (state.phase !== 'started' || !state.paused) return false
+    if (cgroups?.has('freezer') && mode !== 'none') return cgroups.isFrozen(meta.name)
+    return state.work !== null && statOf(state.work.pid)?.state === 'T'
+  }
+
+  return { load, require, processes, isPaused }
+}
