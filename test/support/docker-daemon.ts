@@ -1,5 +1,14 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmdirSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  writeFileSync,
+} from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -98,6 +107,7 @@ export async function startPrivateDaemon(options: PrivateDaemonOptions = {}): Pr
       const shims = how === 'power-cut' ? shimsOf(paths.exec) : []
       const all = [main, ...(how === 'power-cut' ? [...below, ...shims, ...shims.flatMap(descendants)] : [])]
       for (const each of new Set(all)) signal(each, how === 'TERM' ? 'SIGTERM' : 'SIGKILL')
+      if (how === 'power-cut') thawAll(paths.root)
       await gone([...all, ...below], how)
       child = null
     },
@@ -110,10 +120,10 @@ export async function startPrivateDaemon(options: PrivateDaemonOptions = {}): Pr
         ...shims.flatMap(descendants),
       ]
       for (const each of new Set(all)) signal(each, 'SIGKILL')
+      thawAll(paths.root)
       await gone(all, 'destroy')
       child = null
-      const containers = join(paths.root, 'containers')
-      if (existsSync(containers)) for (const id of readdirSync(containers)) removeCgroups(id)
+      for (const id of containersOf(paths.root)) removeCgroups(id)
       for (const mount of mountsUnder(dir)) execFileSync('umount', ['-l', mount])
       await rm(dir, { recursive: true, force: true })
       if (bridge !== null) execFileSync('ip', ['link', 'del', bridge])
@@ -233,16 +243,36 @@ function mountsUnder(dir: string): string[] {
     .toSorted((a, b) => b.length - a.length)
 }
 
-/** Killed containers leave their empty cgroups. */
-function removeCgroups(id: string): void {
+function containersOf(dataRoot: string): string[] {
+  const dir = join(dataRoot, 'containers')
+  return existsSync(dir) ? readdirSync(dir) : []
+}
+
+/** A container's groups in each hierarchy, version 1 or 2. */
+function cgroupsOf(id: string): string[] {
   const roots = [
     '/sys/fs/cgroup',
     ...readdirSync('/sys/fs/cgroup').map((name) => join('/sys/fs/cgroup', name)),
   ]
-  for (const root of roots) {
-    const path = join(root, 'docker', id)
+  return roots.map((root) => join(root, 'docker', id)).filter((path) => existsSync(path))
+}
+
+/** A frozen process takes no signal, not even KILL. */
+function thawAll(dataRoot: string): void {
+  for (const group of containersOf(dataRoot).flatMap(cgroupsOf)) {
+    for (const [file, thawed] of [
+      ['freezer.state', 'THAWED'],
+      ['cgroup.freeze', '0'],
+    ] as const)
+      if (existsSync(join(group, file))) writeFileSync(join(group, file), thawed)
+  }
+}
+
+/** Killed containers leave their empty cgroups. */
+function removeCgroups(id: string): void {
+  for (const path of cgroupsOf(id)) {
     try {
-      if (existsSync(path)) rmdirSync(path)
+      rmdirSync(path)
     } catch {
       // Busy for a moment still; an empty cgroup of a unique name disturbs nobody.
     }
