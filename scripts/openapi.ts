@@ -6,7 +6,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { pino } from 'pino'
-import { openApiDocument } from '../src/api/index.ts'
+import { openApiDocument } from '../src/api/openapi.ts'
 import { VERSION } from '../src/server/version.ts'
 
 const PATH = fileURLToPath(new URL('../docs/openapi.json', import.meta.url))

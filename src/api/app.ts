@@ -1,8 +1,6 @@
-import fastifySwagger from '@fastify/swagger'
-import fastifySwaggerUi from '@fastify/swagger-ui'
 import fastifyWebsocket from '@fastify/websocket'
 import Fastify, { LogController, type FastifyBaseLogger, type FastifyReply } from 'fastify'
-import { createJsonSchemaTransform, type ZodTypeProvider } from 'fastify-type-provider-zod'
+import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import { createServer } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { Socket } from 'node:net'
@@ -10,9 +8,9 @@ import { safeParse, type $ZodType } from 'zod/v4/core'
 import { fail } from '../model/errors.ts'
 import type { App, Context } from './context.ts'
 import { rawErrorResponse, toHoldfast, zodIssues } from './errors.ts'
-import { addGuard, DOCS_PATH, KEY_PROTOCOL, WS_PROTOCOL } from './guard.ts'
+import { addGuard, KEY_PROTOCOL, WS_PROTOCOL } from './guard.ts'
 import { addMetrics } from './metrics.ts'
-import { openApiInfo, openApiObject } from './openapi.ts'
+import { docsRoutes } from './routes/docs.ts'
 import { registerRoutes } from './routes/index.ts'
 
 /** Bytes of a JSON body; files go through the archive route, which streams. */
@@ -22,8 +20,8 @@ const HEADERS_LIMIT_MS = 30_000
 /** Longest WebSocket message, bytes. */
 const WS_MESSAGE_MAX = 4 * 2 ** 20
 
-/** Builds the API without listening. Registering routes touches no dependency, so a document can be made without a store. */
-export function buildApp(ctx: Context): App {
+/** What comes before the routes: bodies, errors, the guard and upgrades. */
+export function createBase(ctx: Context): App {
   const logger: FastifyBaseLogger = ctx.logger
   const app = Fastify({
     loggerInstance: logger,
@@ -47,11 +45,6 @@ export function buildApp(ctx: Context): App {
   setUpBodies(app)
   addErrors(app)
   addGuard(app, ctx)
-  void app.register(fastifySwagger, {
-    openapi: openApiInfo(ctx.version),
-    transform: createJsonSchemaTransform({}),
-    transformObject: openApiObject,
-  })
   void app.register(fastifyWebsocket, {
     options: {
       maxPayload: WS_MESSAGE_MAX,
@@ -59,8 +52,15 @@ export function buildApp(ctx: Context): App {
       handleProtocols: (offered) => (offered.has(WS_PROTOCOL) ? WS_PROTOCOL : firstPublic(offered)),
     },
   })
-  void app.register(fastifySwaggerUi, { routePrefix: DOCS_PATH, staticCSP: true })
-  registerRoutes(app, ctx, addMetrics(app, ctx))
+  return app
+}
+
+/** Builds the API without listening. */
+export function buildApp(ctx: Context): App {
+  const app = createBase(ctx)
+  const metrics = addMetrics(app, ctx)
+  docsRoutes(app, ctx)
+  registerRoutes(app, ctx, metrics)
   return app
 }
 

@@ -9,7 +9,7 @@ export const KEY_HEADER = 'open-sandbox-api-key'
 export const KEY_PROTOCOL = 'holdfast.key.'
 export const WS_PROTOCOL = 'holdfast.v1'
 
-/** The readable form of the OpenAPI document; its routes are a plugin's, so they are known by their path. */
+/** The readable form of the OpenAPI document; some of its routes are a plugin's, so they are known by their path. */
 export const DOCS_PATH = '/docs'
 
 type Headers = Readonly<Record<string, string | string[] | undefined>>

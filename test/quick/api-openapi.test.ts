@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { pino } from 'pino'
 import { describe, expect, it } from 'vitest'
-import { openApiDocument } from '../../src/api/index.ts'
+import { openApiDocument } from '../../src/api/openapi.ts'
 import { VERSION } from '../../src/server/version.ts'
 import { startServer, type Json } from './api-support/server.ts'
 

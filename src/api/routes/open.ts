@@ -38,7 +38,4 @@ export function openRoutes(app: App, ctx: Context): void {
       },
     )
   }
-  app.get('/openapi.json', { config, schema: { hide: true } }, async (_request, reply) =>
-    reply.type('application/json; charset=utf-8').send(app.swagger()),
-  )
 }
