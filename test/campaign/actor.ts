@@ -8,6 +8,8 @@ import type { Random } from './random.ts'
 const INTENT_LIMIT_MS = 120_000
 /** Sandboxes that one client has at once. */
 const LIVING_MAX = 3
+/** How often a client waits for what it asked for before it asks for more. */
+const SETTLE_SHARE = 0.7
 
 export interface ActorOptions {
   readonly name: string
@@ -41,14 +43,14 @@ async function step(o: ActorOptions, s: Promised): Promise<void> {
   switch (s.desired) {
     case 'running': {
       const what = random.weighted({
-        write: 30,
-        append: 25,
-        stop: 9,
-        restart: 6,
-        pause: 8,
-        remove: 7,
+        write: 34,
+        append: 30,
+        stop: 8,
+        restart: 5,
+        pause: 7,
+        remove: 3,
         update: 4,
-        check: 8,
+        check: 10,
       })
       if (what === 'write') return write(o, s)
       if (what === 'append') return append(o, s)
@@ -120,6 +122,7 @@ async function create(o: ActorOptions, n: number): Promise<Promised> {
   }
   o.history.sandboxes.set(made.id, promised)
   o.history.count('create')
+  if (o.random.chance(SETTLE_SHARE)) await settled(o, promised)
   return promised
 }
 
@@ -138,18 +141,21 @@ async function wish(o: ActorOptions, s: Promised, what: Wish): Promise<void> {
   }
   s.desired = what === 'stop' ? 'stopped' : what === 'pause' ? 'paused' : 'running'
   o.history.count(what)
-  if (o.random.chance(0.5)) await settled(o, s)
+  if (o.random.chance(SETTLE_SHARE)) await settled(o, s)
 }
 
 async function update(o: ActorOptions, s: Promised): Promise<void> {
   s.mayStart++
   const body = { env: { ROUND: String(o.random.int(0, 1_000_000)) } }
   const { status, body: answer } = await settle(o, 'PATCH', `/sandboxes/${s.id}`, { body })
-  if (status === 202) o.history.count('update')
-  else o.history.violated(`update of ${s.name} answered ${status}: ${JSON.stringify(answer)}`)
+  if (status === 202) {
+    o.history.count('update')
+    if (o.random.chance(SETTLE_SHARE)) await settled(o, s)
+  } else o.history.violated(`update of ${s.name} answered ${status}: ${JSON.stringify(answer)}`)
 }
 
 async function remove(o: ActorOptions, s: Promised): Promise<void> {
+  if (s.desired === 'running') await checkAll(o, s)
   const { status, body } = await settle(o, 'DELETE', `/sandboxes/${s.id}`, {})
   // 404: an earlier try was recorded, unanswered, and has been finished since.
   if (status !== 204 && status !== 404) {
@@ -236,4 +242,16 @@ async function check(o: ActorOptions, s: Promised): Promise<void> {
   const done = await exec(o, s, `sha256sum < ${path}`)
   if (done !== null && !done.stdout.startsWith(sum))
     o.history.violated(`${s.name}: ${path} reads as ${done.stdout.trim()}, not ${sum}`)
+}
+
+/** All acknowledged files at once: the last chance before a delete. */
+async function checkAll(o: ActorOptions, s: Promised): Promise<void> {
+  if (s.files.size === 0) return
+  const done = await exec(o, s, `sha256sum ${[...s.files.keys()].join(' ')}`)
+  if (done === null) return
+  for (const [path, sum] of s.files) {
+    o.history.count('file compared')
+    if (!done.stdout.includes(`${sum}  ${path}`))
+      o.history.violated(`${s.name}: ${path} is not as it was acknowledged:\n${done.stdout}`)
+  }
 }

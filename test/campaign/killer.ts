@@ -42,7 +42,7 @@ export async function killRepeatedly({
   for (let n = 1; n <= kills; n++) {
     const how = random.weighted({ ready: 60, starting: 15, failpoint: 25 })
     if (how === 'failpoint') {
-      const failpoint = `${random.pick(STEPS)}:${random.pick(POINTS)}:${random.int(1, 3)}`
+      const failpoint = `${random.pick(STEPS)}:${random.pick(POINTS)}:${random.int(1, 2)}`
       await server.kill()
       await server.start({ failpoint, waitReady: false })
       history.count((await server.ended(FAILPOINT_MS)) ? 'killed at a step' : 'killed while up')
