@@ -18,9 +18,12 @@ const sleep = (ms: number, signal: AbortSignal): Promise<void> =>
     else signal.addEventListener('abort', onAbort, { once: true })
   })
 
+/** How long a create is sent again while no server accepts it, in milliseconds: longer than a restart of the server takes. */
+const RETRY_LIMIT_MS = 2000
+
 async function connectClient({ url, apiKey }: Connection): Promise<Client> {
   const { createClient } = await import('@holdfast/client')
-  return createClient({ baseUrl: url, apiKey })
+  return createClient({ baseUrl: url, apiKey, retryLimitMs: RETRY_LIMIT_MS })
 }
 
 /** The command line program over this process: its streams, environment and signals. */

@@ -143,18 +143,26 @@ export function fishScript(program: Command): string {
     return [own, ...fishLeaf(leaf)]
   })
   return `# fish completion for holdfast: holdfast completion fish | source
+# Whether the words so far begin with these; with -x, whether they are just these.
+function __holdfast_at
+    set -l words
+    for word in (commandline -opc)[2..]
+        string match -q -- '-*' $word; or set -a words $word
+    end
+    if test "$argv[1]" = -x
+        test "$words" = "$argv[2..]"
+    else
+        test "$words[1..$(count $argv)]" = "$argv"
+    end
+end
 complete -c holdfast -f
 ${lines.join('\n')}
-complete -c holdfast -n '__fish_seen_subcommand_from cp' -F
+complete -c holdfast -n '__holdfast_at cp' -F
 `
 }
 
 function fishLeaf(leaf: Leaf): readonly string[] {
-  const seen = leaf.path
-    .split(' ')
-    .map((word) => `__fish_seen_subcommand_from ${word}`)
-    .join('; and ')
-  const at = `complete -c holdfast -n '${seen}'`
+  const at = `complete -c holdfast -n '__holdfast_at ${leaf.path}'`
   const options = leaf.options.map((o) => {
     const flags = o.flags.map((f) => (f.startsWith('--') ? `-l ${f.slice(2)}` : `-s ${f.slice(1)}`)).join(' ')
     const value = o.choices.length > 0 ? ` -x -a '${o.choices.join(' ')}'` : o.takesValue ? ' -r' : ''
@@ -162,7 +170,7 @@ function fishLeaf(leaf: Leaf): readonly string[] {
   })
   const refs = leaf.takes === 'other' ? [] : [`${at} -a '(${LIST[leaf.takes]} 2>/dev/null)'`]
   const children = leaf.children.flatMap((child) => [
-    `${at} -a '${child.path.split(' ').at(-1)}' -d '${fishQuote(child.summary)}'`,
+    `complete -c holdfast -n '__holdfast_at -x ${leaf.path}' -a '${child.path.split(' ').at(-1)}' -d '${fishQuote(child.summary)}'`,
     ...fishLeaf(child),
   ])
   return [...options, ...refs, ...children]

@@ -98,9 +98,7 @@ export function createBody(
   const mounts = (options.volume ?? []).map((text, i) => parseMount(text, i + 1))
   const volumes =
     options.deleteVolumes === true
-      ? mounts.map((m) =>
-          m.pvc == null ? m : { ...m, pvc: { ...m.pvc, deleteOnSandboxTermination: true } },
-        )
+      ? mounts.map((m) => (m.pvc == null ? m : { ...m, pvc: { ...m.pvc, deleteOnSandboxTermination: true } }))
       : mounts
   return {
     image: { uri: image },
