@@ -225,6 +225,7 @@ describe('operations', () => {
       capabilities: { pause: true },
       info: { details: {} },
     })
+    expect((await server.call('POST', '/v1/metrics/events', { any: 'thing' })).status).toBe(204)
     const metrics = await server.call('GET', '/metrics')
     expect(metrics.body).toContain('holdfast_sandboxes{state="Pending"} 1')
     expect(metrics.body).toContain('holdfast_engine_up{engine="simulated"} 1')

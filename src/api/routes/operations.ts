@@ -6,7 +6,8 @@ import type { App, Context } from '../context.ts'
 import { formatAddress } from '../address.ts'
 import { iso } from '../present/time.ts'
 import { EngineError } from '../../model/facts.ts'
-import { errorResponses } from '../schemas/common.ts'
+import { empty, errorResponses } from '../schemas/common.ts'
+import { sendEmpty } from '../idempotency.ts'
 import { engineWire, type EngineWire } from '../schemas/operations.ts'
 import { abortOnClose } from '../streams.ts'
 
@@ -71,6 +72,18 @@ export function operationsRoutes(app: App, ctx: Context, metrics: Metrics): void
         proxyListen: formatAddress(proxy),
       }
     },
+  )
+
+  app.post(
+    '/metrics/events',
+    {
+      schema: {
+        tags,
+        summary: "The SDKs' telemetry: accepted and dropped",
+        response: { 204: empty, ...errorResponses },
+      },
+    },
+    async (_request, reply) => sendEmpty(reply, 204),
   )
 
   app.get(
