@@ -132,7 +132,8 @@ export async function waitFor(
 
 const caughtUp = (s: Sandbox): boolean => s.observedGeneration >= s.generation
 
-function cannotRun(s: Sandbox): CliError | null {
+/** Why it will not be running by waiting alone, or null. */
+export function cannotRun(s: Sandbox): CliError | null {
   const { state, message } = s.status
   const label = s.name ?? s.id
   if (state === 'Failed')
@@ -149,7 +150,9 @@ export const hasFinished = (s: Sandbox): boolean =>
   s.desired.state === 'stopped' &&
   s.desired.reason !== 'user'
 
-export const goals = {
+type GoalName = 'running' | 'stopped' | 'paused' | 'deleted' | 'settled'
+
+export const goals: Readonly<Record<GoalName, Goal>> = {
   running: {
     what: 'running',
     reached: (s) =>
@@ -168,4 +171,4 @@ export const goals = {
   },
   deleted: { what: 'deleted', reached: (s) => s === null },
   settled: { what: 'up to date', reached: (s) => s !== null && caughtUp(s) },
-} as const satisfies Record<string, Goal>
+}

@@ -7,7 +7,7 @@ import { beginning, readLogs } from '../logs.ts'
 import { commandWords, parseDuration } from '../parse.ts'
 import { createBody, KEEP_UP, specOptions, type SpecOptions } from '../spec.ts'
 import { writeAll } from '../stdio.ts'
-import { durationOption, goals, waitFor, type Goal } from '../wait.ts'
+import { cannotRun, durationOption, goals, waitFor, type Goal } from '../wait.ts'
 import { PICK_SHELL } from './shell.ts'
 
 interface RunOptions extends SpecOptions {
@@ -147,7 +147,7 @@ const isOver = (s: Sandbox): boolean =>
 const started: Goal = {
   what: 'started',
   reached: (s) => s !== null && (goals.running.reached(s) || s.lastExit !== null),
-  hopeless: goals.running.hopeless,
+  hopeless: cannotRun,
 }
 
 /** What the server makes of an end is known a moment later, in milliseconds at most. */
