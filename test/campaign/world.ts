@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Engine } from '../../src/engines/engine.ts'
 import { createLocalEngine, probeIsolation } from '../../src/engines/local/index.ts'
 import { systemClock, systemIds } from '../../src/server/system.ts'
@@ -11,6 +12,8 @@ import { createTestServer, type TestServer } from '../support/server.ts'
 
 const INSTALLATION = 'holdfast.dev/installation'
 const SANDBOX = 'holdfast.dev/sandbox'
+/** Two processes of one local engine meet rarely, and for a moment only. */
+const REMOVE_TRIES = 5
 const CALL = { limitMs: 30_000 }
 
 /** An instance as the engine itself tells of it. */
@@ -128,7 +131,17 @@ function localWorld(stateDir: string, isolation: 'namespaces' | 'none'): World {
       return facts === null ? null : { id: facts.id, startedAt: String(facts.startedAt), pid: null }
     },
     kill: (id) => engine().stopInstance(id, 0, CALL),
-    remove: (id) => engine().removeInstance(id, CALL),
+    async remove(id) {
+      // The server's own driver may write the same files at this moment: whoever comes second tries again.
+      for (let attempt = 1; ; attempt++) {
+        try {
+          return await engine().removeInstance(id, CALL)
+        } catch (error) {
+          if (attempt === REMOVE_TRIES) throw error
+          await delay(50)
+        }
+      }
+    },
     removeVolume: (name) => engine().removeVolume(name, CALL),
     close: async () => made?.close(),
   }
@@ -150,16 +163,22 @@ export async function openRig(kind: World['kind'], socketPath: string = DOCKER_S
       : { engine: kind, ...(isolation === 'none' ? { isolation } : {}) },
   )
   const world = kind === 'docker' ? await dockerWorld(socketPath) : localWorld(server.stateDir, isolation)
+  // The driver's own timers keep no process alive.
+  const alive = setInterval(() => undefined, 60_000)
   return {
     server,
     world,
     async destroy() {
-      await server.kill()
-      const installation = installationOf(server.stateDir)
-      const problems = installation === null ? [] : await wipe(world, installation)
-      await world.close()
-      await server.destroy()
-      if (problems.length > 0) throw new Error(`not everything could be removed:\n${problems.join('\n')}`)
+      try {
+        await server.kill()
+        const installation = installationOf(server.stateDir)
+        const problems = installation === null ? [] : await wipe(world, installation)
+        await world.close()
+        await server.destroy()
+        if (problems.length > 0) throw new Error(`not everything could be removed:\n${problems.join('\n')}`)
+      } finally {
+        clearInterval(alive)
+      }
     },
   }
 }
