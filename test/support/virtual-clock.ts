@@ -26,7 +26,7 @@ interface Timer {
 }
 
 /** A clock on which nothing moves by itself. `start` is its wall time, milliseconds since the epoch. */
-export function createVirtualClock(start = Date.UTC(2026, 0, 1)): VirtualClock {
+export function createVirtualClock(start: number = Date.UTC(2026, 0, 1)): VirtualClock {
   const timers = new Set<Timer>()
   let elapsed = 0
   let offset = start
