@@ -28,14 +28,9 @@ export function possibleActions(
   if (desired === 'running' && (phase === 'Running' || phase === 'Pausing' || phase === 'Resuming'))
     out.push('pause')
   if (desired === 'paused') out.push('pause')
-  if (
-    phase === 'Failed' ||
-    phase === 'Lost' ||
-    phase === 'Blocked' ||
-    phase === 'Unknown' ||
-    phase === 'Running'
-  )
-    out.push('recover')
+  // While it is wanted running, asking again is a retry, whatever the first one has changed already.
+  const troubled = phase === 'Failed' || phase === 'Lost' || phase === 'Blocked' || phase === 'Unknown'
+  if (desired === 'running' || troubled) out.push('recover')
   if (phase === 'Running') out.push('exec')
   return out
 }
