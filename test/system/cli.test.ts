@@ -364,19 +364,21 @@ describe('run', () => {
   })
 
   it('goes on over a killed server: no line lost, none twice, the right exit code', async () => {
-    const script = 'i=1; while [ $i -le 40 ]; do echo line $i; i=$((i+1)); sleep 0.1; done; exit 6'
+    const script = 'i=1; while [ $i -le 60 ]; do echo line $i; i=$((i+1)); sleep 0.1; done; exit 6'
     const run = start(['run', '-n', 'over', IMAGE, '--', 'sh', '-c', script])
     await printed(run, /line 3/)
     const follow = start(['logs', '-f', 'over'])
-    const wait = start(['wait', '--for', 'stopped', 'over'])
+    const wait = start(['wait', '--for', 'stopped', 'over', '--progress'])
+    // Its first look is over: from here on it waits for the server, too.
+    await once(wait.child.stderr, 'data', { signal: AbortSignal.timeout(20_000) })
     await printed(follow, /line 3/)
     await server.kill()
     await server.start()
-    const want = Array.from({ length: 40 }, (_, i) => `line ${i + 1}\n`).join('')
+    const want = Array.from({ length: 60 }, (_, i) => `line ${i + 1}\n`).join('')
     expect(await run.done).toMatchObject({ code: 6, out: want })
     expect(await follow.done).toMatchObject({ code: 0, out: want })
     expect((await wait.done).code).toBe(0)
-    expect(await ok('logs', '--tail', '2', 'over')).toBe('line 39\nline 40\n')
+    expect(await ok('logs', '--tail', '2', 'over')).toBe('line 59\nline 60\n')
     await ok('rm', 'over')
   })
 })
