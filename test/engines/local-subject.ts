@@ -6,7 +6,9 @@ import {
   copyFile,
   mkdir,
   mkdtemp,
+  readdir,
   readFile,
+  readlink,
   realpath,
   rename,
   rm,
@@ -67,9 +69,25 @@ export async function localRig(isolation: 'namespaces' | 'none'): Promise<LocalR
     async cleanup() {
       clearInterval(alive)
       await engine.close()
+      const left = await leftovers(base)
       await rm(base, { recursive: true, force: true })
+      if (left.length > 0) throw new Error(`left behind by the engine: ${left.join('; ')}`)
     },
   }
+}
+
+/** Processes that still work, write or mount below a directory. */
+async function leftovers(base: string): Promise<string[]> {
+  const found: string[] = []
+  for (const pid of (await readdir('/proc')).filter((n) => /^\d+$/.test(n) && Number(n) !== process.pid)) {
+    const text = async (name: string): Promise<string> =>
+      readFile(`/proc/${pid}/${name}`, 'utf8').catch(() => '')
+    const link = async (name: string): Promise<string> => readlink(`/proc/${pid}/${name}`).catch(() => '')
+    const seen = [await link('cwd'), await link('fd/1'), await text('mountinfo')]
+    if (seen.some((s) => s.includes(base)))
+      found.push(`${pid} ${(await text('cmdline')).replaceAll('\0', ' ').slice(0, 80)}`)
+  }
+  return found
 }
 
 const BUSYBOX = ['/bin/busybox', '/usr/bin/busybox'].find((path) => existsSync(path))
@@ -120,7 +138,9 @@ export async function localSubject(
       process.kill((await rig.pids(nameOf(id))).init, 'SIGKILL')
     },
     async removeBehind(id) {
-      process.kill((await rig.pids(nameOf(id))).init, 'SIGKILL')
+      const { init } = await rig.pids(nameOf(id))
+      // Without namespaces the end of process 1 ends nothing else.
+      process.kill(isolated ? init : -init, 'SIGKILL')
       await rename(join(rig.root, 'instances', nameOf(id)), join(scratch, randomBytes(6).toString('hex')))
     },
     cleanup: () => rig.cleanup(),

@@ -7,7 +7,7 @@ import { refuse } from './errors.ts'
 import { findTool, runTool } from './files.ts'
 import { enterArguments, type Mode, type Owner } from './launch.ts'
 import { openPipes, type Pipes } from './pipes.ts'
-import type { ProcessIdentity } from './proc.ts'
+import { isAlive, type ProcessIdentity } from './proc.ts'
 
 /** The host's programs by their full paths: the environment of an exec has the sandbox's PATH, not the host's. */
 export interface Tools {
@@ -42,6 +42,8 @@ export interface ExecTarget {
   readonly workingDir: string
   readonly user: Owner | null
 }
+
+const ENTER_FAILED = 1
 
 type Terminal = NonNullable<ExecRequest['tty']>
 
@@ -134,7 +136,11 @@ export async function execIn(tools: Tools, target: ExecTarget, request: ExecRequ
     })
     pipes.handed()
     await once(child, 'spawn')
-    return streamOf(child, pipes, (size) => resizeTerminal(tools, child.pid, size))
+    const stream = streamOf(child, pipes, (size) => resizeTerminal(tools, child.pid, size))
+    // `nsenter` fails with 1 when the instance ends while it enters: then nothing of the program's is known.
+    const lost = (status: number | null): boolean =>
+      status === ENTER_FAILED && target.mode !== 'none' && !isAlive(target.init)
+    return { ...stream, exit: stream.exit.then((status) => (lost(status) ? null : status)) }
   } catch (error) {
     pipes.handed()
     for (const pipe of [pipes.stdin, pipes.stdout, pipes.stderr]) pipe?.destroy()

@@ -11,6 +11,8 @@ import { createStarter, type Starter } from './start.ts'
 
 export interface InstanceContext extends LookContext {
   readonly ids: Ids
+  /** The host's `umount` as image `host` shows it, or null where it is elsewhere. */
+  readonly umount: string | null
   /** Watches a running instance for its end. */
   readonly watch: (instance: Instance, init: ProcessIdentity) => void
 }

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
-import { writeFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { EngineError } from '../../model/facts.ts'
@@ -15,6 +15,8 @@ import { parseStat, type ProcessIdentity, signal, statOf } from './proc.ts'
  */
 export type Mode = 'identity' | 'single' | 'bare' | 'none'
 
+export const TAG_VARIABLE = 'HOLDFAST_INSTANCE_TAG'
+
 export interface Owner {
   readonly uid: number
   readonly gid: number
@@ -24,18 +26,25 @@ export interface Launch {
   readonly mode: Mode
   /** The instance's directory: holds `fstab`, `root`, `env.sh` and `status`. */
   readonly dir: string
-  readonly argv: readonly string[]
   readonly hostname: string
-  /** Inside the instance's tree; on the host with mode `none`. */
-  readonly workingDir: string
-  readonly user: Owner | null
+  /** With mode `none`: what its processes carry in their environment, process 1 and what is not yet a program too. */
+  readonly tag: string
   readonly stdio: readonly [number | 'ignore' | 'pipe', number | 'pipe', number | 'pipe']
   /** Survives this process. */
   readonly detached: boolean
+  /** Called while the namespaces are made: writes `fstab` and `env.sh`. */
+  readonly furnish: () => Promise<Furnished>
   /** Called while process 1 mounts; it has no children before this resolves. */
   readonly enter: (init: ProcessIdentity) => Promise<void>
   /** Called while the last of the setup is done. The workload starts when this resolves, and never when it rejects. */
   readonly ready: (init: ProcessIdentity, work: ProcessIdentity) => Promise<void>
+}
+
+export interface Furnished {
+  /** Whom the workload runs as; null as the instance's root. */
+  readonly user: Owner | null
+  /** The host's `umount` where the tree shows it read-only: nothing of a sandbox's own may run that early. */
+  readonly umount: string | null
 }
 
 export interface Launched {
@@ -67,16 +76,15 @@ const NAMESPACES = `
 umask 022
 exec 8>&2 2>&3
 read -r s </proc/self/stat && echo "init $s" >&3
-read -r s <&4 || exit 1
+read -r s u m <&4 || exit 1
 hostname -- "$1" 2>/dev/null &
 mount -a -T "$PWD/fstab" || exit 1
+wait
 read -r s <&4 || exit 1
-{ read -r s <&7 && cd root && pivot_root . . && echo ready; } >&3 4<&- 5>&- 6<&- 8>&- &
+{ read -r s <&7 && cd root && pivot_root . . && { [ "$m" = - ] || "$m" -l / 2>/dev/null; echo ready; }; } >&3 4<&- 5>&- 6<&- 8>&- &
 exec 2>/dev/null
-b=$2 u=$3
-shift 3
-if [ -n "$u" ]; then setpriv --reuid "\${u%:*}" --regid "\${u#*:}" --clear-groups sh -c "$b" sh "$@"
-else ( eval "$b" ); fi
+if [ "$u" != - ]; then setpriv --reuid "\${u%:*}" --regid "\${u#*:}" --clear-groups sh -c "$2"
+else ( eval "$2" ); fi
 s=$?
 printf '%-9s\\n' "$s" >&5
 exit "$s"
@@ -89,9 +97,7 @@ exec 8>&2 2>/dev/null
 echo init >&3
 read -r s <&4 || exit 1
 echo ready >&3
-b=$2
-shift 3
-( eval "$b" )
+( eval "$2" )
 s=$?
 printf '%-9s\\n' "$s" >&5
 kill -KILL 0
@@ -135,6 +141,10 @@ async function mapIds(mode: Mode, pid: number): Promise<void> {
 
 /** The old root lies on top of the new one after the pivot: who joins the namespace now finds the host's programs there. */
 async function dropOldRoot(mode: Mode, init: ProcessIdentity): Promise<void> {
+  const roots = (await readFile(`/proc/${init.pid}/mountinfo`, 'utf8'))
+    .split('\n')
+    .filter((l) => l.split(' ')[4] === '/')
+  if (roots.length === 1) return
   const done = await runTool('nsenter', [...enterArguments(mode, init.pid, null, true), 'umount', '-l', '/'])
   if (done.code !== 0)
     throw new Error(`the host's root could not be taken out of the instance: ${done.stderr}`)
@@ -194,23 +204,13 @@ function identify(mode: Mode, report: string, fallback: number | undefined): Pro
  */
 export async function launch(request: Launch, work: Work): Promise<Launched> {
   const { mode, dir } = request
-  const user = request.user === null ? '' : `${request.user.uid}:${request.user.gid}`
-  const script = [
-    'sh',
-    '-c',
-    mode === 'none' ? PLAIN : NAMESPACES,
-    'holdfast-init',
-    request.hostname,
-    WORKLOAD,
-    user,
-    request.workingDir,
-    ...request.argv,
-  ]
+  const text = mode === 'none' ? PLAIN : NAMESPACES
+  const script = ['sh', '-c', text, 'holdfast-init', request.hostname, WORKLOAD]
   const [command = 'sh', ...args] =
     mode === 'none' ? script : ['unshare', ...unshareArguments(mode), ...script]
   const opened: number[] = []
   const descriptor = (name: string, flags: string): number => {
-    const fd = openSync(join(dir, name), flags)
+    const fd = openSync(join(dir, name), flags, 0o644)
     opened.push(fd)
     return fd
   }
@@ -219,14 +219,14 @@ export async function launch(request: Launch, work: Work): Promise<Launched> {
     work.fence()
     child = spawn(command, args, {
       cwd: dir,
-      env: hostEnvironment(),
+      env: mode === 'none' ? { ...hostEnvironment(), [TAG_VARIABLE]: request.tag } : hostEnvironment(),
       detached: request.detached,
       stdio: [
         ...request.stdio,
         'pipe',
         'pipe',
         descriptor('status', 'r+'),
-        descriptor('env.sh', 'r'),
+        descriptor('env.sh', 'a+'),
         'pipe',
       ],
     })
@@ -242,9 +242,12 @@ export async function launch(request: Launch, work: Work): Promise<Launched> {
   let init: ProcessIdentity | null = null
   try {
     const reports = readReports(child, report)
+    const furnished = request.furnish()
+    furnished.catch(() => undefined) // heard below, unless the setup has failed before
     init = identify(mode, await reports.next('init'), child.pid)
     await mapIds(mode, init.pid)
-    go.write('go\n')
+    const { user, umount } = await furnished
+    go.write(`go ${user === null ? '-' : `${user.uid}:${user.gid}`} ${umount ?? '-'}\n`)
     await request.enter(init)
     if (mode !== 'none') go.write('go\n')
     const job = identify(mode, await reports.next('work'), undefined)

@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process'
+import { realpath } from 'node:fs/promises'
 import { release } from 'node:os'
 import type { Clock } from '../../model/clock.ts'
 import type { InstanceFacts } from '../../model/facts.ts'
@@ -10,7 +11,7 @@ import { type Cgroups, openCgroups } from './cgroup.ts'
 import { createLocks, framed, type Locks, refuse, type Work } from './errors.ts'
 import { createHub, type Hub } from './events.ts'
 import { findTools } from './exec.ts'
-import { hostEnvironment, layoutOf, openLayout, removeTree } from './files.ts'
+import { findTool, hostEnvironment, layoutOf, openLayout, removeTree } from './files.ts'
 import { DEFAULT_COMMAND, findImage, viewHost } from './image.ts'
 import { LAYOUT_LOCK } from './create.ts'
 import { createInstances, type Instances } from './instances.ts'
@@ -45,6 +46,13 @@ function modeOf(isolation: 'namespaces' | 'none'): Mode {
   return tried.status === 0 ? 'identity' : 'bare'
 }
 
+/** Image `host` shows /usr, read-only; only there is the host's program certain to be the host's. */
+async function shownUmount(): Promise<string | null> {
+  const found = await findTool('umount')
+  const real = found === null ? null : await realpath(found)
+  return real?.startsWith('/usr/') ? real : null
+}
+
 interface Opened {
   readonly instances: Instances
   readonly volumes: Volumes
@@ -73,6 +81,7 @@ async function open({ options, mode, cgroups, locks, hub }: Frame): Promise<Open
     ids,
     cgroups,
     locks,
+    umount: await shownUmount(),
     notify: (name, id, action) => hub.emit({ kind: 'instance', name, id, action, at: clock.now() }),
     watch: (instance, init) => hub.watch(instance.meta.id, instance.dir, init),
   })

@@ -5,6 +5,7 @@ import type { EngineRun } from '../../model/facts.ts'
 import type { Cgroups } from './cgroup.ts'
 import { isAbsent, type Locks, refuse } from './errors.ts'
 import { exists } from './files.ts'
+import { TAG_VARIABLE } from './launch.ts'
 import { drainLogs } from './logs.ts'
 import type { Ground } from './prepare.ts'
 import {
@@ -48,7 +49,7 @@ export function createLook(context: LookContext): Look {
     const { init } = instance.state
     // The session of a dead leader says nothing: its number can belong to strangers by now.
     const session = init !== null && instance.state.boot === bootId() && isAlive(init) ? init.pid : null
-    if (mode === 'none') return taggedProcesses(session, `HOLDFAST_INSTANCE_TAG=${instance.meta.tag}`)
+    if (mode === 'none') return taggedProcesses(session, `${TAG_VARIABLE}=${instance.meta.tag}`)
     return init === null ? [] : namespaceProcesses(init)
   }
 

@@ -1,10 +1,10 @@
 import { existsSync, readFileSync } from 'node:fs'
-import { mkdir, open, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { errnoOf, refuse } from './errors.ts'
 import type { Layout } from './files.ts'
 import { allowedPath, DEFAULT_PATH, DEVICES, type HostView, type Image } from './image.ts'
-import type { Mode, Owner } from './launch.ts'
+import { type Mode, type Owner, TAG_VARIABLE } from './launch.ts'
 import type { Instance, Meta } from './records.ts'
 import { ensurePoint, find, type Found, type Tree, type TreeMount } from './tree.ts'
 import type { Volumes } from './volumes.ts'
@@ -221,7 +221,7 @@ export function baseEnvironment(ground: Ground, instance: Instance, home: string
   const { meta } = instance
   const plain: Record<string, string> = {}
   if (ground.mode === 'none') {
-    plain['HOLDFAST_INSTANCE_TAG'] = meta.tag
+    plain[TAG_VARIABLE] = meta.tag
     for (const [i, mount] of meta.mounts.entries())
       plain[`HOLDFAST_MOUNT_${i}`] = join(instance.dir, 'mounts', basename(mount.path))
   }
@@ -240,21 +240,24 @@ export function checkEnvironment(env: Readonly<Record<string, string>>): void {
   }
 }
 
-/** The environment as text for `.`: a file, because arguments can be seen by everybody. */
-export async function writeEnvironment(dir: string, env: Readonly<Record<string, string>>): Promise<void> {
-  const lines = Object.entries(env).map(([k, v]) => `export ${k}='${v.replaceAll("'", `'\\''`)}'`)
+const quote = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
+
+/** Environment, working directory and command as text for `.`: a file, because arguments can be seen by everybody. */
+export async function writeEnvironment(
+  dir: string,
+  env: Readonly<Record<string, string>>,
+  workingDir: string,
+  argv: readonly string[],
+): Promise<void> {
+  const lines = Object.entries(env).map(([k, v]) => `export ${k}=${quote(v)}`)
+  const text = ['unset LC_ALL', ...lines, `set -- ${[workingDir, ...argv].map(quote).join(' ')}`, '']
   // Readable by whom the workload runs as, through a descriptor; the directory itself is closed to others.
-  await writeFile(join(dir, 'env.sh'), ['unset LC_ALL', ...lines, ''].join('\n'), { mode: 0o644 })
+  await writeFile(join(dir, 'env.sh'), text.join('\n'), { mode: 0o644 })
 }
 
 /** An empty status of full size: the later overwrite needs no space. */
 export async function resetStatus(dir: string): Promise<void> {
-  const file = await open(join(dir, 'status'), 'w', 0o600)
-  try {
-    await file.writeFile(`${' '.repeat(19)}\n`)
-  } finally {
-    await file.close()
-  }
+  await writeFile(join(dir, 'status'), `${' '.repeat(19)}\n`, { mode: 0o600 })
 }
 
 /** With mode `none`: links that lead to the volumes, by the last part of their paths, and a place to work in. */

@@ -100,21 +100,22 @@ export function createReach(context: ReachContext): Reach {
           const now = await instances.require(instance.meta.id)
           if (now.state.phase === 'started')
             throw refuse('conflict', `${instance.meta.id} was started meanwhile`)
-          const { tree } = await instances.prepare(now)
-          const { home } = await resolveUser(mode, tree, null)
-          await writeEnvironment(now.dir, baseEnvironment(ground, now, home))
           await resetStatus(now.dir)
           const pipes = await openPipes(layout.making, stdin)
           const launching = launch(
             {
               mode,
               dir: now.dir,
-              argv: ['tar', ...args],
               hostname: now.meta.hostname,
-              workingDir: '/',
-              user: null,
+              tag: now.meta.tag,
               stdio: pipes.child,
               detached: false,
+              furnish: async () => {
+                const { tree } = await instances.prepare(now)
+                const { home } = await resolveUser(mode, tree, null)
+                await writeEnvironment(now.dir, baseEnvironment(ground, now, home), '/', ['tar', ...args])
+                return { user: null, umount: null }
+              },
               enter: () => Promise.resolve(),
               ready: () => Promise.resolve(),
             },

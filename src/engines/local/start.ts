@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { refuse, type Work } from './errors.ts'
 import { requireImage } from './image.ts'
 import type { InstanceContext } from './instances.ts'
-import { launch } from './launch.ts'
+import { type Furnished, launch } from './launch.ts'
 import { logSizes, openLogs } from './logs.ts'
 import type { Look } from './look.ts'
 import {
@@ -53,7 +53,7 @@ export function createStarter(context: InstanceContext, look: Look): Starter {
     return { tree, workingDir: await workplace(instance, tree, instance.meta.workingDir) }
   }
 
-  async function run(instance: Instance, work: Work): Promise<void> {
+  async function furnish(instance: Instance): Promise<Furnished> {
     const { dir, meta } = instance
     const { tree, workingDir } = await prepare(instance)
     const { owner, home } = await resolveUser(mode, tree, meta.user)
@@ -61,7 +61,14 @@ export function createStarter(context: InstanceContext, look: Look): Starter {
     const program = meta.argv[0] ?? ''
     if ((await findProgram(tree, program, env, workingDir)) === null)
       throw refuse('invalid', `the image ${meta.image} has no program "${program}" that can be run`)
-    await writeEnvironment(dir, env)
+    await writeEnvironment(dir, env, workingDir, meta.argv)
+    // A volume over /usr/bin would put the sandbox's own program there.
+    const covered = tree.mounts.some((m) => m.source !== m.path && context.umount?.startsWith(`${m.path}/`))
+    return { user: owner, umount: meta.image === 'host' && !covered ? context.umount : null }
+  }
+
+  async function run(instance: Instance, work: Work): Promise<void> {
+    const { dir, meta } = instance
     await resetStatus(dir)
     const logStart = await logSizes(dir)
     const logs = openLogs(dir)
@@ -70,12 +77,11 @@ export function createStarter(context: InstanceContext, look: Look): Starter {
         {
           mode,
           dir,
-          argv: meta.argv,
           hostname: meta.hostname,
-          workingDir,
-          user: owner,
+          tag: meta.tag,
           stdio: ['ignore', ...logs.fds],
           detached: true,
+          furnish: () => furnish(instance),
           async enter(init) {
             if (cgroups === null || mode === 'none') return
             await cgroups.limit(meta.name, meta.limits, init.pid)
