@@ -8,7 +8,7 @@ import { systemClock, systemIds } from '../../src/server/system.ts'
 import { DOCKER_SOCKET } from '../support/docker-subject.ts'
 import { rawDocker, rawJson } from '../support/docker-http.ts'
 import { ensureTestImage } from '../support/image.ts'
-import { createTestServer, type TestServer } from '../support/server.ts'
+import { createTestServer, type TestServer, type TestServerOptions } from '../support/server.ts'
 
 const INSTALLATION = 'holdfast.dev/installation'
 const SANDBOX = 'holdfast.dev/sandbox'
@@ -155,12 +155,16 @@ export interface Rig {
 }
 
 /** A server that does not run yet, and the engine that it will use. */
-export async function openRig(kind: World['kind'], socketPath: string = DOCKER_SOCKET): Promise<Rig> {
+export async function openRig(
+  kind: World['kind'],
+  socketPath: string = DOCKER_SOCKET,
+  over: Partial<TestServerOptions> = {},
+): Promise<Rig> {
   const isolation = kind === 'local' && (await probeIsolation()) !== 'namespaces' ? 'none' : 'namespaces'
   const server = await createTestServer(
     kind === 'docker'
-      ? { engine: kind, env: { DOCKER_HOST: `unix://${socketPath}` } }
-      : { engine: kind, ...(isolation === 'none' ? { isolation } : {}) },
+      ? { engine: kind, env: { DOCKER_HOST: `unix://${socketPath}` }, ...over }
+      : { engine: kind, ...(isolation === 'none' ? { isolation } : {}), ...over },
   )
   const world = kind === 'docker' ? await dockerWorld(socketPath) : localWorld(server.stateDir, isolation)
   // The driver's own timers keep no process alive.

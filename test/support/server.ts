@@ -7,7 +7,8 @@ import { join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { createClient, type Client } from '@holdfast/client'
 
-const ENTRY = resolve(import.meta.dirname, '../../src/cli/main.ts')
+/** The program from its sources. */
+export const ENTRY: string = resolve(import.meta.dirname, '../../src/cli/main.ts')
 /** From the start of the process until `/ready`; generous, because tests share the machine. */
 const READY_LIMIT_MS = 30_000
 /** An orderly stop finishes the steps in hand, which may be a stop's grace. */
@@ -23,6 +24,8 @@ export interface TestServerOptions {
   readonly env?: NodeJS.ProcessEnv
   readonly isolation?: 'none'
   readonly logLevel?: string
+  /** The program; from its sources when absent. */
+  readonly entry?: string
 }
 
 export interface StartOptions {
@@ -119,7 +122,7 @@ export async function createTestServer(options: TestServerOptions): Promise<Test
     }
     const out = openSync(logFile, 'a')
     const args = [
-      ENTRY,
+      options.entry ?? ENTRY,
       'server',
       ...(options.isolation === undefined ? [] : ['--isolation', options.isolation]),
     ]
