@@ -60,7 +60,8 @@ export function checkName(name: string, what: string): string {
 
 /** Writes a file that is either the old one or the new one after a power cut, never half of one. */
 export async function writeDurably(path: string, text: string, mode = 0o600): Promise<void> {
-  const temporary = `${path}.new`
+  // Another process on the same directory has its own.
+  const temporary = `${path}.${process.pid}.new`
   const file = await open(temporary, 'w', mode)
   try {
     await file.writeFile(text)

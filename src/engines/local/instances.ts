@@ -6,7 +6,7 @@ import { refuse, type Work } from './errors.ts'
 import { discard } from './files.ts'
 import { createLook, type Look, type LookContext } from './look.ts'
 import { type ProcessIdentity, isAlive, signal, signalGroup } from './proc.ts'
-import { type Instance, writeState } from './records.ts'
+import type { Instance } from './records.ts'
 import { createStarter, type Starter } from './start.ts'
 
 export interface InstanceContext extends LookContext {
@@ -80,7 +80,7 @@ export function createInstances(context: InstanceContext): Instances {
   async function thaw(instance: Instance): Promise<void> {
     if (cgroups?.has('freezer') && mode !== 'none') await cgroups.thaw(instance.meta.name)
     else for (const one of await look.processes(instance)) signal(one, 'SIGCONT')
-    await writeState(instance.dir, { ...instance.state, paused: false })
+    await look.amend(instance, { paused: false })
   }
 
   return {
@@ -98,15 +98,14 @@ export function createInstances(context: InstanceContext): Instances {
     stop: (id, graceMs, work) =>
       exclusively(id, async (instance) => {
         work.fence()
-        const { init, phase } = instance.state
+        const stopping = await look.amend(instance, { stopSent: true })
+        const { init, phase, paused, work: job } = stopping.state
         if (phase !== 'started' || init === null) return
-        const stopping: Instance = { ...instance, state: { ...instance.state, stopSent: true } }
-        await writeState(instance.dir, stopping.state)
-        if (instance.state.paused) await thaw(stopping)
-        if (stopping.state.work !== null) signal(stopping.state.work, 'SIGTERM')
+        if (paused) await thaw(stopping)
+        if (job !== null) signal(job, 'SIGTERM')
         if (!(await gone(init, graceMs, work))) {
           work.fence()
-          await kill({ ...stopping, state: { ...stopping.state, paused: false } }, work)
+          await kill(stopping, work)
         }
         await look.load(id)
       }),
@@ -115,7 +114,8 @@ export function createInstances(context: InstanceContext): Instances {
         if (instance.state.phase !== 'started') throw refuse('conflict', `${id} is not running`)
         work.fence()
         if (await look.isPaused(instance)) return
-        await writeState(instance.dir, { ...instance.state, paused: true })
+        if ((await look.amend(instance, { paused: true })).state.phase !== 'started')
+          throw refuse('conflict', `${id} is not running`)
         if (cgroups?.has('freezer') && mode !== 'none')
           await cgroups.freeze(instance.meta.name, async () =>
             (await look.processes(instance)).map((p) => p.pid),
@@ -136,9 +136,7 @@ export function createInstances(context: InstanceContext): Instances {
         const instance = await look.load(id)
         if (instance === null) return
         work.fence()
-        if (instance.state.phase === 'started')
-          await writeState(instance.dir, { ...instance.state, stopSent: true })
-        await kill(instance, work)
+        await kill(await look.amend(instance, { stopSent: true }), work)
         await look.load(id)
         work.fence()
         await discard(layout, ids, instance.dir)

@@ -53,17 +53,18 @@ export interface Launched {
   readonly work: ProcessIdentity
 }
 
-/** Descriptors of the script: 3 reports to us, 4 lets the next stage go, 5 status, 6 environment, 7 lets the pivot go. */
+/** Descriptors of the script: 2 (later 8) reports to us, 3 the workload's stderr, 4 lets the next stage go,
+ * 5 status, 6 environment, 7 lets the pivot go. */
 const WORKLOAD = `
 read -r hf </proc/self/stat || hf="$(sh -c 'echo $PPID')"
-echo "work $hf" >&3
+echo "work $hf" >&8
 echo 300 >/proc/self/oom_score_adj
 . /dev/fd/6
 read -r hf <&4 || { echo aborted >&5; exit 1; }
 unset hf
-cd -- "$1" 2>&8 || exit 126
+cd -- "$1" 2>&3 || exit 126
 shift
-exec "$@" 2>&8 3>&- 4<&- 5>&- 6<&- 7<&- 8>&-
+exec "$@" 2>&3 3>&- 4<&- 5>&- 6<&- 7<&- 8>&-
 `
 
 /**
@@ -74,15 +75,14 @@ exec "$@" 2>&8 3>&- 4<&- 5>&- 6<&- 7<&- 8>&-
  */
 const NAMESPACES = `
 umask 022
-exec 8>&2 2>&3
-read -r s </proc/self/stat && echo "init $s" >&3
+read -r s </proc/self/stat && echo "init $s" >&2
 read -r s u m <&4 || exit 1
 hostname -- "$1" 2>/dev/null &
 mount -a -T "$PWD/fstab" || exit 1
 wait
 read -r s <&4 || exit 1
-{ read -r s <&7 && cd root && pivot_root . . && { [ "$m" = - ] || "$m" -l / 2>/dev/null; echo ready; }; } >&3 4<&- 5>&- 6<&- 8>&- &
-exec 2>/dev/null
+{ read -r s <&7 && cd root && pivot_root . . && { [ "$m" = - ] || "$m" -l / 2>/dev/null; echo ready; }; } >&2 3>&- 4<&- 5>&- 6<&- &
+exec 8>&2 2>/dev/null
 if [ "$u" != - ]; then setpriv --reuid "\${u%:*}" --regid "\${u#*:}" --clear-groups sh -c "$2"
 else ( eval "$2" ); fi
 s=$?
@@ -94,9 +94,9 @@ exit "$s"
 const PLAIN = `
 umask 022
 exec 8>&2 2>/dev/null
-echo init >&3
+echo init >&8
 read -r s <&4 || exit 1
-echo ready >&3
+echo ready >&8
 ( eval "$2" )
 s=$?
 printf '%-9s\\n' "$s" >&5
@@ -204,6 +204,7 @@ function identify(mode: Mode, report: string, fallback: number | undefined): Pro
  */
 export async function launch(request: Launch, work: Work): Promise<Launched> {
   const { mode, dir } = request
+  const [stdin, stdout, stderr] = request.stdio
   const text = mode === 'none' ? PLAIN : NAMESPACES
   const script = ['sh', '-c', text, 'holdfast-init', request.hostname, WORKLOAD]
   const [command = 'sh', ...args] =
@@ -222,8 +223,10 @@ export async function launch(request: Launch, work: Work): Promise<Launched> {
       env: mode === 'none' ? { ...hostEnvironment(), [TAG_VARIABLE]: request.tag } : hostEnvironment(),
       detached: request.detached,
       stdio: [
-        ...request.stdio,
+        stdin,
+        stdout,
         'pipe',
+        stderr,
         'pipe',
         descriptor('status', 'r+'),
         descriptor('env.sh', 'a+'),
@@ -234,7 +237,7 @@ export async function launch(request: Launch, work: Work): Promise<Launched> {
     for (const fd of opened) closeSync(fd)
   }
   const stdio: readonly unknown[] = child.stdio
-  const [report, go, pivot] = [stdio[3], stdio[4], stdio[7]] as Duplex[]
+  const [report, go, pivot] = [stdio[2], stdio[4], stdio[7]] as Duplex[]
   if (report === undefined || go === undefined || pivot === undefined)
     throw new Error('no pipes to the new process')
   const pipes = [report, go, pivot]

@@ -2,17 +2,17 @@ import { spawnSync } from 'node:child_process'
 import { realpath } from 'node:fs/promises'
 import { release } from 'node:os'
 import type { Clock } from '../../model/clock.ts'
-import type { InstanceFacts } from '../../model/facts.ts'
+import { EngineError, type InstanceFacts } from '../../model/facts.ts'
 import type { Ids } from '../../model/ids.ts'
 import { LABEL } from '../../model/labels.ts'
 import type { Call, Engine, LogChunk } from '../engine.ts'
 import { capabilitiesOf } from './capabilities.ts'
 import { type Cgroups, openCgroups } from './cgroup.ts'
-import { createLocks, framed, type Locks, refuse, type Work } from './errors.ts'
+import { createLocks, framed, type Locks, messageOf, refuse, type Work } from './errors.ts'
 import { createHub, type Hub } from './events.ts'
 import { findTools } from './exec.ts'
 import { findTool, hostEnvironment, layoutOf, openLayout, removeTree } from './files.ts'
-import { DEFAULT_COMMAND, findImage, viewHost } from './image.ts'
+import { DEFAULT_COMMAND, findImage, requireImage, viewHost } from './image.ts'
 import { LAYOUT_LOCK } from './create.ts'
 import { createInstances, type Instances } from './instances.ts'
 import type { Mode } from './launch.ts'
@@ -198,17 +198,19 @@ export function createLocalEngine(options: LocalEngineOptions): Engine {
       run(call, `the look into the volume ${name}`, (o) => o.volumes.isEmpty(name)),
     inspectImage: (image, call) =>
       run(call, `the look at the image ${image}`, async () => {
-        const found = await findImage(image, options.allowedHostPaths)
+        const found = await findImage(image, options.allowedHostPaths).catch((error: unknown) => {
+          // Not to be had, which is as good as not there; a pull says why.
+          if (error instanceof EngineError && error.effect === 'none') return null
+          throw error
+        })
         return found === null
           ? null
           : { id: image, entrypoint: [], command: DEFAULT_COMMAND, volumes: [], user: '' }
       }),
     pullImage: (image, _progress, call) =>
       run(call, `the pull of ${image}`, async () => {
-        throw refuse(
-          'unsupported',
-          `the local engine has the images "host" and "dir:/path" and pulls none, so not ${image}`,
-        )
+        const why = await requireImage(image, options.allowedHostPaths).then(() => 'it is here', messageOf)
+        throw refuse('unsupported', `the local engine pulls no images: ${why}`)
       }),
     exec: (id, request, call) =>
       run(call, `the exec in ${id}`, async (o) => {

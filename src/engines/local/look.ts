@@ -33,9 +33,14 @@ export interface Look {
   /** As it is now: an end that was not recorded yet is recorded first. Null when absent. */
   load(nameOrId: string): Promise<Instance | null>
   require(id: string): Promise<Instance>
+  /** Writes more about a running instance; one that has ended meanwhile is returned as it is. */
+  amend(instance: Instance, change: Partial<State>): Promise<Instance>
   processes(instance: Instance): Promise<ProcessStat[]>
   isPaused(instance: Instance): Promise<boolean>
 }
+
+/** The lock of whoever writes an instance's state; held for moments only, so that looking never waits for a stop. */
+export const settling = (name: string): string => `settle/${name}`
 
 export function engineRun(): EngineRun {
   return { engine: 'local', boot: bootId() }
@@ -89,7 +94,7 @@ export function createLook(context: LookContext): Look {
       return instance
     if (instance.state.boot === bootId() && isAlive(instance.state.init)) return instance
     try {
-      return await locks.hold(`settle/${instance.meta.name}`, () => settle(nameOrId))
+      return await locks.hold(settling(instance.meta.name), () => settle(nameOrId))
     } catch (error) {
       if (isAbsent(error) && !(await exists(instance.dir))) return null // removed in the middle
       throw error
@@ -102,11 +107,23 @@ export function createLook(context: LookContext): Look {
     return instance
   }
 
+  async function amend(instance: Instance, change: Partial<State>): Promise<Instance> {
+    const { id, name } = instance.meta
+    return locks.hold(settling(name), async () => {
+      const now = await settle(id)
+      if (now === null) throw refuse('not-found', `there is no instance ${id}`)
+      if (now.state.phase !== 'started') return now
+      const state = { ...now.state, ...change }
+      await writeState(now.dir, state)
+      return { ...now, state }
+    })
+  }
+
   async function isPaused({ state, meta }: Instance): Promise<boolean> {
     if (state.phase !== 'started' || !state.paused) return false
     if (cgroups?.has('freezer') && mode !== 'none') return cgroups.isFrozen(meta.name)
     return state.work !== null && statOf(state.work.pid)?.state === 'T'
   }
 
-  return { load, require, processes, isPaused }
+  return { load, require, amend, processes, isPaused }
 }

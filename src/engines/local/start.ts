@@ -4,7 +4,7 @@ import { requireImage } from './image.ts'
 import type { InstanceContext } from './instances.ts'
 import { type Furnished, launch } from './launch.ts'
 import { logSizes, openLogs } from './logs.ts'
-import type { Look } from './look.ts'
+import { type Look, settling } from './look.ts'
 import {
   baseEnvironment,
   findProgram,
@@ -106,7 +106,7 @@ export function createStarter(context: InstanceContext, look: Look): Starter {
       launched.child.once('exit', () => void look.load(meta.id).catch(() => undefined)) // only a hint; the next look tells
     } catch (error) {
       // Nothing of it ran, so what held before holds still.
-      await writeState(dir, instance.state)
+      await context.locks.hold(settling(meta.name), () => writeState(dir, instance.state))
       await cgroups?.remove(meta.name)
       throw error
     } finally {
