@@ -137,20 +137,22 @@ export async function taggedProcesses(session: number | null, tag: string): Prom
   })
 }
 
-export interface Listener {
-  readonly address: string
+/** Who listens on a port of this machine. */
+export interface Listeners {
+  /** Where one of the given processes can be reached, or null. */
+  readonly own: string | null
+  /** Somebody listens there, and none of the given processes. */
+  readonly foreign: boolean
 }
 
 const LISTEN = '0A'
+const MAPPED = '0000000000000000FFFF0000'
 
-/** The loopback address that reaches what is bound to this hexadecimal address of /proc/net/tcp. */
+/** The address that reaches what is bound to this hexadecimal address of /proc/net/tcp or tcp6, and nothing else. */
 function reachable(hex: string): string {
-  if (hex.length > 8)
-    return hex.startsWith('0000000000000000FFFF0000')
-      ? reachable(hex.slice(24))
-      : hex === '0'.repeat(32)
-        ? '127.0.0.1'
-        : '::1'
+  if (hex.startsWith(MAPPED)) return reachable(hex.slice(MAPPED.length))
+  // Of everything that is bound to `::`, ::1 cannot be taken by an IPv4 listener of somebody else.
+  if (hex.length > 8) return '::1'
   if (hex === '00000000') return '127.0.0.1'
   const bytes = hex.match(/../g) ?? []
   return bytes
@@ -159,11 +161,8 @@ function reachable(hex: string): string {
     .join('.')
 }
 
-/** Where one of these processes listens on `port`, or null. Proof is the socket's inode among its descriptors. */
-export async function listenerOf(
-  processes: readonly ProcessIdentity[],
-  port: number,
-): Promise<Listener | null> {
+/** Proof that a process listens is the socket's inode among its descriptors. */
+export async function listenersOf(processes: readonly ProcessIdentity[], port: number): Promise<Listeners> {
   const tables = await Promise.all(
     ['/proc/net/tcp', '/proc/net/tcp6'].map((p) => peek(p, (f) => readFile(f, 'latin1'))),
   )
@@ -174,15 +173,15 @@ export async function listenerOf(
     if (state === LISTEN && Number.parseInt(hexPort, 16) === port)
       sockets.set(`socket:[${inode}]`, reachable(address))
   }
-  if (sockets.size === 0) return null
+  if (sockets.size === 0) return { own: null, foreign: false }
   for (const { pid } of processes) {
     const names = await readdir(`/proc/${pid}/fd`).catch(() => [] as string[]) // ended meanwhile: holds nothing
     for (const name of names) {
-      const address = sockets.get((await peek(`/proc/${pid}/fd/${name}`, readlink)) ?? '')
-      if (address !== undefined) return { address }
+      const own = sockets.get((await peek(`/proc/${pid}/fd/${name}`, readlink)) ?? '')
+      if (own !== undefined) return { own, foreign: false }
     }
   }
-  return null
+  return { own: null, foreign: true }
 }
 
 /** Resident memory, bytes; 0 for one that has ended. */

@@ -24,7 +24,7 @@ import {
   resolveUser,
   writeEnvironment,
 } from './prepare.ts'
-import { listenerOf, residentBytes, TICKS_PER_SECOND } from './proc.ts'
+import { type Listeners, listenersOf, residentBytes, TICKS_PER_SECOND } from './proc.ts'
 import type { Instance } from './records.ts'
 import { find, type Tree } from './tree.ts'
 
@@ -193,13 +193,13 @@ export function createReach(context: ReachContext): Reach {
     },
     async dial(id, port) {
       const instance = await running(id)
-      const listener = async (): Promise<string | undefined> =>
-        (await listenerOf(await instances.processes(instance), port))?.address
-      const address = await listener()
+      const look = async (): Promise<Listeners> => listenersOf(await instances.processes(instance), port)
+      const { own } = await look()
       // The network is the host's: only what this instance itself listens on may be reached through it.
-      if (address === undefined) throw refuse('failed', `no process of ${id} listens on port ${port}`)
-      const socket = await connectTo(address, port, DIAL_LIMIT_MS)
-      if ((await listener()) === address) return socket
+      if (own === null) throw refuse('failed', `no process of ${id} listens on port ${port}`)
+      const socket = await connectTo(own, port, DIAL_LIMIT_MS)
+      // One that takes a single connection listens no more by now; a port that is somebody else's is another matter.
+      if (!(await look()).foreign) return socket
       socket.destroy()
       throw refuse('failed', `port ${port} of ${id} changed hands`)
     },
