@@ -138,6 +138,8 @@ export function createInstances(context: InstanceContext): Instances {
         work.fence()
         await kill(await look.amend(instance, { stopSent: true }), work)
         await look.load(id)
+        // Also those of a start that nobody lived to put on record.
+        await cgroups?.remove(instance.meta.name)
         work.fence()
         await discard(layout, ids, instance.dir)
         context.notify(instance.meta.name, id, 'remove')
