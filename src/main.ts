@@ -40,9 +40,10 @@ async function serve(config: ServerConfig): Promise<number> {
   const ids = systemIds()
   const startedAt = clock.now()
   const logger = pino({ level: config.logLevel, base: null }, pino.destination({ dest: 2, sync: true }))
-  const store = await openSqliteStore({ dir: config.stateDir, clock, ids })
+  const ended = Promise.withResolvers<number>()
+  const store = await openSqliteStore({ dir: config.stateDir, clock, ids, onFenced: () => ended.resolve(4) })
   try {
-    return await serveOn(config, { clock, ids, startedAt, logger, store })
+    return await serveOn(config, { clock, ids, startedAt, logger, store, ended })
   } finally {
     await store.close()
   }
@@ -54,11 +55,12 @@ interface Base {
   readonly startedAt: number
   readonly logger: Logger
   readonly store: Store
+  readonly ended: PromiseWithResolvers<number>
 }
 
 async function serveOn(
   config: ServerConfig,
-  { clock, ids, startedAt, logger, store }: Base,
+  { clock, ids, startedAt, logger, store, ended }: Base,
 ): Promise<number> {
   const interactive =
     process.stdin.isTTY || process.env['HOLDFAST_DEMO'] === '1' || process.env['HOLDFAST_TEST'] === '1'
@@ -67,7 +69,6 @@ async function serveOn(
   const key = await ensureApiKey(store, config, ids, clock)
   const bell = createEventBell()
   const guest = createGuest({ clock, ids, logger, epoch: store.epoch })
-  const ended = Promise.withResolvers<number>()
   const point = failpoint(process.env['HOLDFAST_FAILPOINT'])
 
   const reconciler = createReconciler({

@@ -113,7 +113,9 @@ export interface EngineInfo {
 
 export interface CreateMount {
   readonly path: string
-  readonly source: { readonly kind: 'volume'; readonly name: string } | { readonly kind: 'host'; readonly path: string }
+  readonly source:
+    | { readonly kind: 'volume'; readonly name: string }
+    | { readonly kind: 'host'; readonly path: string }
   readonly readOnly: boolean
   /** Fill the (new, empty) volume from the image's content at `path`. */
   readonly seed: boolean
@@ -190,7 +192,13 @@ export interface InstanceStats {
 }
 
 export type EngineEvent =
-  | { readonly kind: 'instance'; readonly name: string; readonly id: string; readonly action: string; readonly at: number }
+  | {
+      readonly kind: 'instance'
+      readonly name: string
+      readonly id: string
+      readonly action: string
+      readonly at: number
+    }
   | { readonly kind: 'volume'; readonly name: string; readonly action: string; readonly at: number }
   /** Something may have been missed: look at everything. */
   | { readonly kind: 'resync'; readonly at: number }

@@ -8,10 +8,12 @@ export interface EngineRun {
   readonly boot: string | null
 }
 
-/** True only when both are known to be the same run: what cannot be told counts as another run. */
+/**
+ * True when both are the same run. An engine that can tell neither its run nor its boot always says the same: its exits
+ * then count as the workload's own, since counting them as the engine's would run finished jobs again for ever.
+ */
 export function sameRun(a: EngineRun | null, b: EngineRun | null): boolean {
   if (a === null || b === null) return false
-  if (a.engine === null && a.boot === null) return false
   return a.engine === b.engine && a.boot === b.boot
 }
 

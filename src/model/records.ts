@@ -90,6 +90,8 @@ export interface InstanceRef {
   readonly run: EngineRun | null
   /** The engine's start time of the last start seen. */
   readonly startedAt: number | null
+  /** Since when it is seen up from that start, by our clock: engines on other machines have clocks of their own. */
+  readonly upSince: number | null
 }
 
 /** Why an instance ended; by circumstance, never by exit code (DESIGN §4). */
@@ -171,6 +173,13 @@ export interface SandboxRecord {
   readonly imageMounts: readonly VolumeMount[]
   /** Image id whose declared volumes are settled, so that each image is asked once. */
   readonly imageId: string | null
+  /** A `start` was asked for and no start was sent since: an end that came before it does not undo it. */
+  readonly startAsked: boolean
+  /** `recover` gave leave to go on with new, empty volumes in place of ones that are gone. */
+  readonly mayReplaceVolumes: boolean
+  /** Until then an earlier attempt of a create, or of a stop, that was retried can still land. */
+  readonly createDoubtUntil: number | null
+  readonly stopDoubtUntil: number | null
   /** The number of the newest instance ever named. */
   readonly instanceSeq: number
   readonly instance: InstanceRef | null

@@ -9,6 +9,14 @@ export const BREAKER_AFTER = 9
 /** While the breaker is open, one try is made this often, ms. */
 export const BREAKER_PROBE_MS = 600_000
 
+/**
+ * When a stored time is due. One that lies further ahead than any wait of its kind was written under a clock that has
+ * stepped back since: it is due now.
+ */
+export function dueAt(at: number, longestMs: number, now: number): number {
+  return at > now + 1.2 * longestMs ? now : at
+}
+
 /** The next backoff after a failure. `random` in [0,1) spreads keys that failed together by up to 20 %. */
 export function nextBackoff(
   previous: Backoff | null,

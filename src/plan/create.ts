@@ -2,7 +2,7 @@ import type { ImageFacts } from '../model/facts.ts'
 import { instanceName, physicalVolumeName } from '../model/ids.ts'
 import type { InstanceRef, Step, VolumeMount, VolumeRecord } from '../model/records.ts'
 import { rest, take, need, tell, type Draft, type StatusInput } from './draft.ts'
-import { covers, isExpectedVolume, volumeMounts } from './mounts.ts'
+import { covers, isExpectedVolume, normalPath, volumeMounts } from './mounts.ts'
 import { openCreateUntil, settledAs } from './settle.ts'
 import type { SandboxDecision, SandboxView } from './types.ts'
 
@@ -33,6 +33,11 @@ export function planCreate(view: SandboxView, draft: Draft): SandboxDecision {
   const reuse = view.open.find(
     (r) => r.step.kind === 'create-instance' && r.step.name === draft.record.instance?.name,
   )
+  if (reuse !== undefined) {
+    // What the earlier attempt may still do outlives the row, which its retry can close.
+    const doubt = Math.max(draft.record.createDoubtUntil ?? 0, reuse.deadlineAt)
+    draft.record = { ...draft.record, createDoubtUntil: doubt > view.now ? doubt : null }
+  }
   const ref = chooseInstance(view, draft)
   markSeeding(view, draft)
   const step: Step = {
@@ -69,6 +74,7 @@ function chooseInstance(view: SandboxView, draft: Draft): InstanceRef {
     restartSeq: record.restartSeq,
     run: null,
     startedAt: null,
+    upSince: null,
   }
   draft.record = { ...record, instance: ref, instanceSeq: number }
   return ref
@@ -76,7 +82,7 @@ function chooseInstance(view: SandboxView, draft: Draft): InstanceRef {
 
 /** Every volume must be there, and none half-seeded, before an instance that mounts it is made. */
 function ensureVolumes(view: SandboxView, draft: Draft): SandboxDecision | null {
-  const inFlight = openCreateUntil(view.open, view.now)
+  const inFlight = openCreateUntil(view.open, view.now, draft.record.createDoubtUntil)
   for (const mount of volumeMounts(draft.record)) {
     const row = view.volumes.find((v) => v.uid === mount.volume)
     if (row === undefined || row.state === 'removed' || row.state === 'removing') {
@@ -198,7 +204,7 @@ function adoptDeclaredVolumes(view: SandboxView, draft: Draft, image: ImageFacts
   if (record.imageId === image.id) return null
   const covered = [...record.spec.mounts, ...record.imageMounts].map((m) => m.path)
   const added: VolumeMount[] = []
-  for (const path of image.volumes) {
+  for (const path of image.volumes.map(normalPath)) {
     if (covered.some((c) => covers(c, path))) continue
     const uid = view.fresh()
     const claim = `image${path.replaceAll(/[^a-z0-9]+/gi, '-').toLowerCase()}`.replace(/-+$/, '').slice(0, 60)

@@ -1,4 +1,5 @@
 import type { InstanceFacts } from '../model/facts.ts'
+import { BACKOFF_MAX_MS, dueAt } from './backoff.ts'
 import { rest, retire, take, tell, type Draft } from './draft.ts'
 import { volumeMounts } from './mounts.ts'
 import { openCreateUntil, settledAs } from './settle.ts'
@@ -27,7 +28,7 @@ export function planDelete(view: SandboxView, draft: Draft, facts: InstanceFacts
     if (waiting !== null) return waiting
     return removePresent(view, draft, facts, deleting)
   }
-  const until = openCreateUntil(view.open, view.now)
+  const until = openCreateUntil(view.open, view.now, draft.record.createDoubtUntil)
   if (until !== null) {
     const text =
       'A create was under way when the delete came; its outcome is waited for, so that nothing is left behind.'
@@ -45,9 +46,10 @@ function removePresent(
   const ref = draft.record.instance
   if (ref === null) return gone(view, draft)
   const reuse = (kind: string): number | null => view.open.find((r) => r.step.kind === kind)?.id ?? null
+  const wasRefused = draft.record.backoff !== null && draft.record.backoff.attempts >= 2
   const wasAsked =
     draft.settled.length === 0 && view.open.some((r) => r.step.kind === 'stop-instance' && r.attempts >= 2)
-  if (facts.state === 'running' && !facts.paused && keepsData(view, draft) && !wasAsked) {
+  if (facts.state === 'running' && !facts.paused && keepsData(view, draft) && !wasAsked && !wasRefused) {
     const step = {
       kind: 'stop-instance',
       name: ref.name,
@@ -89,7 +91,7 @@ function keepsData(view: SandboxView, draft: Draft): boolean {
 
 function waitForBackoff(view: SandboxView, draft: Draft): SandboxDecision | null {
   const backoff = draft.record.backoff
-  if (backoff === null || backoff.nextAt <= view.now) return null
+  if (backoff === null || dueAt(backoff.nextAt, BACKOFF_MAX_MS, view.now) <= view.now) return null
   return rest(
     draft,
     {
@@ -118,6 +120,8 @@ function gone(view: SandboxView, draft: Draft): SandboxDecision {
   const readableUntil =
     draft.record.desiredReason === 'create-failed' ? draft.record.desiredAt + REFUSED_READABLE_MS : view.now
   if (readableUntil > view.now) {
+    // Its name is free for the corrected one.
+    draft.record = { ...draft.record, name: null }
     return rest(
       draft,
       {

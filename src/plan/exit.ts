@@ -30,7 +30,8 @@ export function classifyExit(
   const startedAt = facts.startedAt ?? 0
   const known = last !== null && last.instance === ref.number && last.startedAt === startedAt ? last : null
   if (known !== null && known.class !== 'provisional') return { kind: 'handled', exit: known }
-  const seenAt = known?.seenAt ?? now
+  // A clock that stepped back must not make a provisional exit wait for the time it once had.
+  const seenAt = known === null || known.seenAt > now ? now : known.seenAt
   const exit = (cls: ExitClass): ExitRecord => ({
     instance: ref.number,
     startedAt,
@@ -59,6 +60,12 @@ export function restarts(policy: RestartPolicy, exit: ExitRecord, restartsSoFar:
     case 'on-failure':
       return exit.code !== 0 && (policy.max === null || restartsSoFar < policy.max)
   }
+}
+
+/** True when what follows from this end of the instance was decided before. */
+export function isDealtWith(ref: InstanceRef, facts: InstanceFacts, last: ExitRecord | null): boolean {
+  if (last === null || last.class === 'provisional') return false
+  return last.instance === ref.number && last.startedAt === (facts.startedAt ?? 0)
 }
 
 /** The exit of an instance that we ended because it was asked for. */

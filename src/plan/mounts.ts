@@ -44,7 +44,7 @@ export function mountFault(
         gone: true,
       }
     }
-    const mounted = instance.mounts.find((m) => m.path === mount.path)
+    const mounted = instance.mounts.find((m) => normalPath(m.path) === normalPath(mount.path))
     if (mounted === undefined || mounted.volume !== row.physicalName) {
       return {
         text: `the instance does not mount ${row.physicalName} at ${mount.path}`,
@@ -54,6 +54,12 @@ export function mountFault(
     }
   }
   return null
+}
+
+/** Without doubled or trailing slashes: images and engines write the same path in different ways. */
+export function normalPath(path: string): string {
+  const short = path.replaceAll(/\/{2,}/g, '/').replace(/\/+$/, '')
+  return short === '' ? '/' : short
 }
 
 /** True when `path` is `mount` or lies beneath it. */

@@ -1,4 +1,4 @@
-import type { InstanceFacts, VolumeFacts } from '../model/facts.ts'
+import type { InstanceFacts } from '../model/facts.ts'
 import { isExactly } from '../model/labels.ts'
 import type { InstanceRef } from '../model/records.ts'
 
@@ -6,10 +6,19 @@ import { planCreate, remade } from './create.ts'
 import { planDelete } from './delete.ts'
 import { draftOf, rest, retire, tell, type Draft } from './draft.ts'
 import { planPresent } from './present.ts'
+import { dueAt, restartDelayMs, BACKOFF_MAX_MS, BREAKER_PROBE_MS } from './backoff.ts'
 import { askedExit } from './exit.ts'
 import { isExpectedVolume, volumeMounts } from './mounts.ts'
 import { openCreateUntil, settledAs, settleInstanceStep } from './settle.ts'
 import type { SandboxDecision, SandboxView } from './types.ts'
+
+/** How soon a renamed instance is looked at again, ms. */
+const RENAMED_RETRY_MS = 30_000
+
+/** Until when a create that was sent can still land; null when none can. */
+function createUntil(view: SandboxView, draft: Draft): number | null {
+  return openCreateUntil(view.open, view.now, draft.record.createDoubtUntil)
+}
 
 /**
  * Decides the one next thing for a sandbox from what is wanted, what was seen, and which steps are open. Pure: the
@@ -24,6 +33,8 @@ export function planSandbox(view: SandboxView): SandboxDecision {
   const draft = draftOf(view)
   if (view.record.deletedAt !== null) return rest(draft, view.record.status)
   if (!view.observed.known) return unknown(view, draft)
+  const renamed = planRenamed(view, draft)
+  if (renamed !== null) return renamed
   const decision = decide(view, draft)
   return decision.need === undefined ? settleLeftovers(view, decision) : decision
 }
@@ -35,7 +46,15 @@ function decide(view: SandboxView, draft: Draft): SandboxDecision {
 
   noteSeeded(view, draft, facts)
   retireRemoved(view, draft, facts)
-  recoverIfAsked(view, draft, facts)
+  if (recoverIfAsked(view, draft, facts)) {
+    return rest(draft, {
+      phase: 'Starting',
+      reason: 'WaitingForVolume',
+      message: 'New volumes take the place of those that are gone.',
+      difference: 'volumes are being made',
+      next: 'create-volume',
+    })
+  }
 
   const held = holdForBackoff(view, draft)
   if (held !== null) return held
@@ -55,6 +74,28 @@ function unknown(view: SandboxView, draft: Draft): SandboxDecision {
     next: 'observe',
     nextAt: null,
   })
+}
+
+/**
+ * Our instance under another name: somebody renamed it. It is neither ours to touch by DESIGN §1.4 nor absent, and a
+ * second one beside it would be two writers on one volume.
+ */
+function planRenamed(view: SandboxView, draft: Draft): SandboxDecision | null {
+  const ref = draft.record.instance
+  const facts = view.observed.known ? view.observed.value.instance : null
+  if (ref === null || facts === null || facts.id !== ref.engineId || facts.name === ref.name) return null
+  return rest(
+    draft,
+    {
+      phase: 'Blocked',
+      reason: 'InstanceRenamed',
+      message: `Its instance ${ref.name} was renamed to ${facts.name}. Rename it back or remove it; until then nothing is done, and its data is untouched.`,
+      difference: 'the instance has another name',
+      next: 'observe',
+      nextAt: view.now + RENAMED_RETRY_MS,
+    },
+    view.now + RENAMED_RETRY_MS,
+  )
 }
 
 /** The facts of *our* instance: an object of somebody else under its name reads as ours being absent. */
@@ -130,15 +171,18 @@ function retireRemoved(view: SandboxView, draft: Draft, facts: InstanceFacts | n
   if (removed) retire(view, draft, ref)
 }
 
-/** `recover` (or restart policy `always`) lets an instance that is gone, and volumes that are gone, be replaced. */
-function recoverIfAsked(view: SandboxView, draft: Draft, facts: InstanceFacts | null): void {
+/**
+ * A wish to start (or restart policy `always`) lets an instance that is gone be replaced; only `recover` lets volumes
+ * that are gone be replaced as well. Returns true when volumes have to be made first.
+ */
+function recoverIfAsked(view: SandboxView, draft: Draft, facts: InstanceFacts | null): boolean {
   const record = draft.record
+  if (record.desired !== 'running' || createUntil(view, draft) !== null) return false
   const asked = record.recoverSeq > record.recoveredSeq
   const ref = record.instance
-  const gone =
-    ref !== null && ref.engineId !== null && facts === null && openCreateUntil(view.open, view.now) === null
-  if (asked) replaceLostVolumes(view, draft)
-  if (gone && record.desired === 'running' && (asked || record.restartPolicy.kind === 'always')) {
+  const gone = ref !== null && ref.engineId !== null && facts === null
+  draft.record = { ...record, recoveredSeq: record.recoverSeq, mayReplaceVolumes: false }
+  if (gone && (asked || record.restartPolicy.kind === 'always')) {
     tell(
       draft,
       'Warning',
@@ -146,23 +190,36 @@ function recoverIfAsked(view: SandboxView, draft: Draft, facts: InstanceFacts | 
       `Instance ${ref.number} is gone from the engine; instance ${record.instanceSeq + 1} takes its place on the same volumes.`,
     )
     retire(view, draft, ref)
+    if (!asked) slowDown(view, draft)
   }
-  if (asked) draft.record = { ...draft.record, recoveredSeq: record.recoverSeq }
+  const absent = facts === null || facts.state === 'stopped'
+  return record.mayReplaceVolumes && absent && replaceLostVolumes(view, draft)
+}
+
+/** Somebody who removes it again and again meets a growing wait, as a workload that ends again and again does. */
+function slowDown(view: SandboxView, draft: Draft): void {
+  const restarts = draft.record.restarts + 1
+  const nextAt = view.now + (restarts === 1 ? 0 : restartDelayMs(restarts))
+  const error = 'its instance was removed from the engine'
+  const backoff = { attempts: restarts, nextAt, error, code: 'lost', at: view.now }
+  draft.record = { ...draft.record, restarts, backoff }
 }
 
 /** A volume that is gone stays gone: the person who asked to recover goes on with a new one, and is told. */
-function replaceLostVolumes(view: SandboxView, draft: Draft): void {
-  const seen: ReadonlyMap<string, VolumeFacts | null> = view.observed.known
-    ? view.observed.value.volumes
-    : new Map()
+function replaceLostVolumes(view: SandboxView, draft: Draft): boolean {
+  if (!view.observed.known) return false
+  let replaced = false
   for (const mount of volumeMounts(draft.record)) {
     const row = view.volumes.find((v) => v.uid === mount.volume)
-    if (row === undefined || !row.managed || row.state !== 'lost') continue
-    const facts = seen.get(row.physicalName)
+    if (row === undefined || !row.managed || (row.state !== 'lost' && row.state !== 'ready')) continue
+    const facts = view.observed.value.volumes.get(row.physicalName)
     if (facts === undefined) continue
     if (facts !== null && isExpectedVolume(row, facts, view.installation)) continue
-    draft.changedVolumes.set(row.uid, { ...remade(row), seed: row.kind === 'claim' ? 'none' : 'pending' })
+    // The former name is not marked for removal: should it come back, its data is somebody's to look at.
+    const seed = row.kind === 'claim' ? 'none' : 'pending'
+    draft.changedVolumes.set(row.uid, { ...remade(row), discarded: row.discarded, seed })
     draft.kicks.add(`volume/${row.uid}`)
+    replaced = true
     tell(
       draft,
       'Warning',
@@ -170,13 +227,16 @@ function replaceLostVolumes(view: SandboxView, draft: Draft): void {
       `The volume ${row.physicalName} was gone with its data; a new, empty one takes its place because recover was asked for.`,
     )
   }
+  return replaced
 }
 
 /** After failures the key waits; the breaker makes the wait long. The status keeps the cause. */
 function holdForBackoff(view: SandboxView, draft: Draft): SandboxDecision | null {
   const { backoff, breaker } = draft.record
   if (backoff === null || draft.record.desired !== 'running') return null
-  const at = breaker === null ? backoff.nextAt : Math.max(backoff.nextAt, breaker.probeAt)
+  const retryAt = dueAt(backoff.nextAt, BACKOFF_MAX_MS, view.now)
+  const at =
+    breaker === null ? retryAt : Math.max(retryAt, dueAt(breaker.probeAt, BREAKER_PROBE_MS, view.now))
   if (at <= view.now) return null
   const refused = backoff.code === 'invalid'
   return rest(
@@ -212,7 +272,7 @@ function planAbsent(view: SandboxView, draft: Draft): SandboxDecision {
   if (ref !== null && ref.engineId !== null) return lost(view, draft, ref)
   if (record.desired === 'running') return planCreate(view, draft)
 
-  const until = openCreateUntil(view.open, view.now)
+  const until = createUntil(view, draft)
   if (until !== null) {
     return rest(
       draft,
@@ -232,13 +292,13 @@ function planAbsent(view: SandboxView, draft: Draft): SandboxDecision {
   return rest(draft, {
     phase: 'Stopped',
     reason: 'NoInstance',
-    message: 'It is stopped, and no instance was made yet.',
+    message: 'It is stopped and has no instance; `start` makes one.',
   })
 }
 
 /** The record stays, with what survives; only `recover`, or the policy, makes the next instance. */
 function lost(view: SandboxView, draft: Draft, ref: InstanceRef): SandboxDecision {
-  const until = openCreateUntil(view.open, view.now)
+  const until = createUntil(view, draft)
   if (until !== null) {
     return rest(
       draft,
@@ -268,6 +328,10 @@ function lost(view: SandboxView, draft: Draft, ref: InstanceRef): SandboxDecisio
   }
   const kept =
     survivors.length === 0 ? 'No volume survives' : `These volumes survive: ${survivors.join(', ')}`
+  // A stop needs no instance: the wish is applied, although something is missing.
+  if (draft.record.desired !== 'running') {
+    draft.record = { ...draft.record, observedGeneration: draft.record.generation }
+  }
   return rest(draft, {
     phase: 'Lost',
     reason: 'InstanceGone',

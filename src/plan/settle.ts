@@ -44,8 +44,12 @@ export function settleInstanceStep(
 }
 
 /** While a create is open and within its limit, "not found" means unknown, not absent (DESIGN §4.3). */
-export function openCreateUntil(open: readonly JournalRow[], now: number): number | null {
-  let until: number | null = null
+export function openCreateUntil(
+  open: readonly JournalRow[],
+  now: number,
+  doubtUntil: number | null | undefined = null,
+): number | null {
+  let until: number | null = doubtUntil != null && doubtUntil > now ? doubtUntil : null
   for (const row of open) {
     if (row.state !== 'open') continue
     if (row.step.kind !== 'create-instance' && row.step.kind !== 'create-volume') continue

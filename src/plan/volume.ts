@@ -118,8 +118,9 @@ function holdForBackoff(d: Draft): VolumeDecision | null {
 /** Somebody else's volume: used and watched, never labelled, made or removed. Its row goes when nobody mounts it. */
 function planUnmanaged(d: Draft, facts: VolumeFacts | null): VolumeDecision {
   if (d.view.holders.length === 0) {
-    d.record = { ...d.record, state: 'removed', removedAt: d.view.now }
-    return rest(d, 'It is no longer used here. It belongs to somebody else and is untouched.')
+    const message = 'It is no longer used here. It belongs to somebody else and is untouched.'
+    d.record = { ...d.record, state: 'removed', removedAt: d.view.now, message }
+    return done(d, { guardNoHolders: true })
   }
   if (facts === null || !isExpectedVolume(d.record, facts, d.view.installation)) {
     if (d.record.state !== 'lost') {
@@ -146,14 +147,23 @@ function planDiscarded(d: Draft, seen: ReadonlyMap<string, VolumeFacts | null>):
   const name = d.record.discarded[0]
   if (name === undefined) return null
   const facts = seen.get(name) ?? null
-  const until = openCreateUntil([...d.view.ownerOpen, ...d.view.open], d.view.now)
+  const until = openCreateUntil(
+    [...d.view.ownerOpen, ...d.view.open],
+    d.view.now,
+    d.view.owner?.createDoubtUntil,
+  )
   if (facts === null) {
     if (until !== null) return d.record.state === 'planned' ? null : rest(d, d.record.message, until)
+    // Its tombstone keeps the name recognisable, should a call land even later and make it again.
+    const { uid, engine } = d.record
+    d.tombstones.push({ uid, kind: 'volume', name, engine, at: d.view.now })
     d.record = { ...d.record, discarded: d.record.discarded.slice(1) }
     return done(d, { wakeAt: d.view.now })
   }
   if (!isExactly(facts, { installation: d.view.installation, name, uid: d.record.uid })) {
-    tell(d, 'Warning', 'NameCollision', `An object that is not ours has the name ${name}; it is left alone.`)
+    // Made silently by a late create: the sweep knows it by its name's tombstone.
+    const { uid, engine } = d.record
+    d.tombstones.push({ uid, kind: 'volume', name, engine, at: d.view.now })
     d.record = { ...d.record, discarded: d.record.discarded.slice(1) }
     return done(d, { wakeAt: d.view.now })
   }
@@ -178,6 +188,7 @@ function ownerIsGoing(d: Draft): boolean {
 function ownerIsAbsent(d: Draft): boolean {
   const owner = d.view.owner
   if (owner === null) return d.view.ownerBuried
+  if (owner.createDoubtUntil !== null && owner.createDoubtUntil > d.view.now) return false
   return owner.instance === null && d.view.ownerOpen.every((r) => r.step.kind !== 'create-instance')
 }
 
@@ -187,6 +198,8 @@ function otherHolders(d: Draft): readonly string[] {
 
 function planPlanned(d: Draft, facts: VolumeFacts | null): VolumeDecision {
   const consent = d.record.purge !== null || ownerIsGoing(d)
+  const others = otherHolders(d)
+  if (consent && others.length > 0) return rest(d, `It is kept while ${others.join(', ')} mounts it.`)
   if (consent && (d.record.owner === null || d.record.purge !== null || ownerIsAbsent(d)))
     return beginRemoval(d)
   if (consent) return rest(d, 'It goes with its sandbox, once that is gone.')
@@ -204,17 +217,22 @@ function planPlanned(d: Draft, facts: VolumeFacts | null): VolumeDecision {
 }
 
 /**
- * Under our journaled name stands something without our labels. One that an engine made silently (unlabelled, newer
- * than our row, empty) is removed; anything else is somebody's and stays.
+ * One that an engine made silently under our journaled name (unlabelled, newer than our row, empty) is removed; null
+ * for anything else, which is somebody's.
  */
-function silentOrForeign(d: Draft, facts: VolumeFacts): VolumeDecision {
+function planSilent(d: Draft, facts: VolumeFacts): VolumeDecision | null {
   // Engines tell creation times to the second, so ours is rounded down as well.
   const newer = facts.createdAt >= Math.floor(d.record.createdAt / 1000) * 1000
   const unlabelled = facts.labels[LABEL.installation] === undefined
-  if (newer && unlabelled) {
-    if (d.view.empty === undefined) return { ...done(d, {}), need: 'empty' }
-    if (d.view.empty.has(facts.name)) return removal(d, facts.name, SILENT)
-  }
+  if (!newer || !unlabelled) return null
+  if (d.view.empty === undefined) return { ...done(d, {}), need: 'empty' }
+  return d.view.empty.has(facts.name) ? removal(d, facts.name, SILENT) : null
+}
+
+/** Under our journaled name stands something without our labels. */
+function silentOrForeign(d: Draft, facts: VolumeFacts): VolumeDecision {
+  const silent = planSilent(d, facts)
+  if (silent !== null) return silent
   if (!d.record.message.startsWith('NameCollision')) {
     tell(
       d,
@@ -224,11 +242,8 @@ function silentOrForeign(d: Draft, facts: VolumeFacts): VolumeDecision {
     )
     kickHolders(d)
   }
-  return rest(
-    d,
-    `NameCollision: a volume that is not ours has the name ${facts.name}; it is left alone.`,
-    d.view.now + 30_000,
-  )
+  const message = `NameCollision: a volume that is not ours has the name ${facts.name}; it is left alone.`
+  return rest(d, message, d.view.now + 30_000)
 }
 
 function planReady(d: Draft, facts: VolumeFacts | null): VolumeDecision {
@@ -266,42 +281,41 @@ function beginRemoval(d: Draft): VolumeDecision {
 }
 
 function planRemoving(d: Draft, facts: VolumeFacts | null): VolumeDecision {
-  if (facts === null) {
-    const until = openCreateUntil(d.view.open, d.view.now)
-    if (until !== null) return rest(d, 'A create was under way; its outcome is waited for.', until)
-    for (const row of d.view.open) {
-      if (d.settled.every((s) => s.id !== row.id))
-        d.settled.push(settledAs(row, 'abandoned', 'the volume is gone'))
-    }
-    d.tombstones.push({
-      uid: d.record.uid,
-      kind: 'volume',
-      name: d.record.physicalName,
-      engine: d.record.engine,
-      at: d.view.now,
-    })
-    d.record = { ...d.record, state: 'removed', removedAt: d.view.now, backoff: null }
-    tell(
-      d,
-      'Normal',
-      'VolumeRemoved',
-      `The volume ${d.record.physicalName} is gone (${d.record.purge?.by ?? 'purge'}).`,
-    )
-    kickHolders(d)
-    return rest(d, 'It is gone.')
+  if (facts !== null && isExpectedVolume(d.record, facts, d.view.installation)) {
+    return removal(d, d.record.physicalName, d.record.purge?.by ?? 'purge')
   }
-  if (!isExpectedVolume(d.record, facts, d.view.installation)) {
-    return rest(
-      d,
-      `The object named ${facts.name} no longer carries our labels for it, so it is not removed.`,
-      d.view.now + 60_000,
-    )
+  const silent = facts === null ? null : planSilent(d, facts)
+  if (silent !== null) return silent
+  const until = openCreateUntil(d.view.open, d.view.now)
+  if (until !== null) return rest(d, 'A create was under way; its outcome is waited for.', until)
+  return finishRemoval(d, facts)
+}
+
+/** Ours is gone. What somebody else has put under its name since stays. */
+function finishRemoval(d: Draft, facts: VolumeFacts | null): VolumeDecision {
+  for (const row of d.view.open) {
+    if (d.settled.every((s) => s.id !== row.id))
+      d.settled.push(settledAs(row, 'abandoned', 'the volume is gone'))
   }
-  return removal(d, d.record.physicalName, d.record.purge?.by ?? 'purge')
+  const { uid, physicalName, engine, purge } = d.record
+  for (const name of [physicalName, ...d.record.discarded]) {
+    d.tombstones.push({ uid, kind: 'volume', name, engine, at: d.view.now })
+  }
+  d.record = { ...d.record, state: 'removed', removedAt: d.view.now, discarded: [], backoff: null }
+  const left = facts === null ? '' : ' An object that is not ours has its name now, and is left alone.'
+  tell(
+    d,
+    facts === null ? 'Normal' : 'Warning',
+    'VolumeRemoved',
+    `The volume ${physicalName} is gone (${purge?.by ?? 'purge'}).${left}`,
+  )
+  kickHolders(d)
+  return rest(d, `It is gone.${left}`)
 }
 
 function planLost(d: Draft, facts: VolumeFacts | null): VolumeDecision {
-  if (d.record.purge !== null || (ownerIsGoing(d) && ownerIsAbsent(d))) return beginRemoval(d)
+  if ((d.record.purge !== null || (ownerIsGoing(d) && ownerIsAbsent(d))) && otherHolders(d).length === 0)
+    return beginRemoval(d)
   if (facts !== null && isExpectedVolume(d.record, facts, d.view.installation)) {
     d.record = { ...d.record, state: 'ready' }
     tell(d, 'Normal', 'VolumeFound', `The volume ${d.record.physicalName} is back.`)

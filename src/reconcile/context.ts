@@ -42,6 +42,10 @@ export interface Context {
   /** The engine did not answer: its health is looked at. */
   readonly suspect: (engine: string, error: string) => void
   readonly figures: Figures
+  /** Ends a step that waits long for what is no longer wanted, and looks at the key. */
+  readonly kick: (key: string) => void
+  /** Aborted when no further step may begin. */
+  readonly stopping: AbortSignal
   /** Waits for the engine's token: a bound on mutations per second that no bug can pass. */
   readonly token: (engine: string) => Promise<void>
 }

@@ -1,3 +1,4 @@
+import { HoldfastError } from '../model/errors.ts'
 import { readClock, trustClock, type ClockTrust } from '../plan/expiry.ts'
 import type { Context } from './context.ts'
 import { sandboxKey } from './controller.ts'
@@ -11,7 +12,18 @@ export function createExpiry(ctx: Context): { tick(): Promise<void> } {
     trust = reading.trust
     if (!reading.mayExpire) return
     const due = await ctx.store.read((tx) => tx.sandboxesExpiredAt(ctx.clock.now()))
-    for (const { id } of due) await expire(id)
+    for (const { id } of due) {
+      try {
+        await expire(id)
+      } catch (error) {
+        // One row that cannot be written must not keep the others alive past their time.
+        if (error instanceof HoldfastError && error.code === 'FENCED') throw error
+        ctx.log.error(
+          { sandbox: id, error: error instanceof Error ? error.message : String(error) },
+          'expiry failed',
+        )
+      }
+    }
   }
 
   /** Compare-and-set on the row: a renewal that came first wins. */
@@ -31,6 +43,7 @@ export function createExpiry(ctx: Context): { tick(): Promise<void> } {
         desired: 'deleted',
         desiredReason: 'expiry',
         desiredAt: now,
+        backoff: null,
         updatedAt: now,
         generation: record.generation + 1,
       } as const
@@ -49,7 +62,7 @@ export function createExpiry(ctx: Context): { tick(): Promise<void> } {
     })
     if (!done) return
     ctx.hooks.committed?.()
-    ctx.enqueue(sandboxKey(id))
+    ctx.kick(sandboxKey(id))
   }
 
   return { tick }

@@ -14,21 +14,25 @@ const SICK_LONGEST_MS = 3_000
 export interface HealthMonitor {
   health(): EngineHealth
   /** Something failed as if the engine were away: look now. */
-  suspect(error: string): void
+  suspect(): void
   stop(): void
 }
+
+/** `first`: it answers, and was not asked before. */
+export type Change = 'first' | 'back' | 'away' | 'restarted'
 
 export interface HealthOptions {
   readonly engine: Engine
   readonly clock: Clock
   /** The engine answers after it did not, or answers as another run: everything is looked at. */
-  readonly changed: (what: 'back' | 'away' | 'restarted', detail: string) => void
+  readonly changed: (what: Change, detail: string) => void
 }
 
 /** Watches one engine. Health never decides anything about a sandbox: it only says when to look again. */
 export function createHealthMonitor(options: HealthOptions): HealthMonitor {
   const { engine, clock } = options
   let health: EngineHealth = { ok: false, error: 'not asked yet', since: clock.now() }
+  let asked = false
   let run: EngineRun | null = null
   let wait = SICK_FIRST_MS
   let cancel: (() => void) | null = null
@@ -68,31 +72,29 @@ export function createHealthMonitor(options: HealthOptions): HealthMonitor {
     run = now
     if (!health.ok) {
       health = { ok: true, error: null, since: clock.now() }
-      options.changed(restarted ? 'restarted' : 'back', 'it answers')
+      options.changed(!asked ? 'first' : restarted ? 'restarted' : 'back', 'it answers')
     } else if (restarted) {
       options.changed('restarted', 'it answers as another run')
     }
+    asked = true
   }
 
   function away(error: string): void {
-    if (health.ok || health.error === 'not asked yet') {
+    if (health.ok || !asked) {
       health = { ok: false, error, since: clock.now() }
       options.changed('away', error)
     } else {
       health = { ...health, error }
     }
+    asked = true
     wait = Math.min(SICK_LONGEST_MS, wait * 2)
   }
 
   schedule(0)
   return {
     health: () => health,
-    suspect(error) {
-      if (stopped) return
-      if (health.ok) {
-        void error
-        schedule(0)
-      }
+    suspect() {
+      if (!stopped && health.ok) schedule(0)
     },
     stop() {
       stopped = true

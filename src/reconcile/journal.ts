@@ -33,9 +33,10 @@ export async function takeStep(ctx: Context, row: JournalRow, input: TakeInput):
   if (!result.ok) ctx.figures.failures++
   await ctx.store.write(true, async (tx) => {
     const now = ctx.clock.now()
+    // An earlier attempt of the same row may still land: the refusal of this one does not end that doubt.
+    const refused = !result.ok && result.failure.effect === 'none' && row.attempts === 1
     if (result.ok) await tx.closeStep(row.id, 'done', now, result.outcome.text)
-    else if (result.failure.effect === 'none')
-      await tx.closeStep(row.id, 'failed', now, result.failure.message)
+    else if (refused) await tx.closeStep(row.id, 'failed', now, result.failure.message)
     await input.record(tx, result)
   })
   ctx.hooks.point?.(row.step.kind, 'after-outcome')
@@ -50,7 +51,6 @@ async function attempt(ctx: Context, row: JournalRow, input: TakeInput): Promise
     ...(input.signal === undefined ? {} : { signal: input.signal }),
   }
   try {
-    await ctx.token(row.engine)
     ctx.store.assertFence()
     const outcome = await executeStep(
       row.step,

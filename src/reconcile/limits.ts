@@ -36,6 +36,8 @@ export const TOKEN_BURST = 120
 export const KEYS_AT_ONCE = 12
 /** Steps one pass takes before it gives its place to others and is enqueued again. */
 export const STEPS_PER_PASS = 16
+/** The wait of a key that took all of them, ms. */
+export const AFTER_MANY_STEPS_MS = 1_000
 /** Full list of an engine, ms. */
 export const RESYNC_MS = 30_000
 /** Expiry is looked for this often, ms. */

@@ -1,4 +1,4 @@
-import type { Engine } from '../engines/engine.ts'
+import type { Engine, EngineEvent } from '../engines/engine.ts'
 import type { EngineHealth, EngineHost } from '../engines/host.ts'
 import type { Clock } from '../model/clock.ts'
 import { HoldfastError } from '../model/errors.ts'
@@ -9,7 +9,7 @@ import { createBucket } from './bucket.ts'
 import type { Context, Figures, Hooks, Log } from './context.ts'
 import { sandboxKey, volumeKey, type Controller } from './controller.ts'
 import { createExpiry } from './expiry.ts'
-import { createHealthMonitor, type HealthMonitor } from './health.ts'
+import { createHealthMonitor, type Change, type HealthMonitor } from './health.ts'
 import { EXPIRY_TICK_MS, KEYS_AT_ONCE, RESYNC_MS, TOKEN_BURST, TOKENS_PER_SECOND } from './limits.ts'
 import { createQueue } from './queue.ts'
 import { reconcileSandbox } from './sandbox.ts'
@@ -77,8 +77,10 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     hooks: options.hooks ?? {},
     endpoint: options.endpoint,
     enqueue: (key, how) => queue.add(key, how),
-    suspect: (engine, error) => monitors.get(engine)?.suspect(error),
+    suspect: (engine) => monitors.get(engine)?.suspect(),
     figures,
+    kick,
+    stopping: stopping.signal,
     token: (engine) => buckets.get(engine)?.take() ?? Promise.resolve(),
   }
   const expiry = createExpiry(ctx)
@@ -96,8 +98,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   async function sweep(id: string): Promise<void> {
     const engine = engines.get(id)
     if (engine === undefined) return
-    const all = everything.delete(id)
-    await sweepEngine(ctx, engine, all)
+    const all = everything.has(id)
+    if (await sweepEngine(ctx, engine, all)) everything.delete(id)
   }
 
   function failed(key: string, error: unknown): void {
@@ -117,6 +119,11 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     set: (key: string, step: { readonly step: JournalRow['step']; readonly abort: AbortController }) =>
       void running.set(key, step),
     clear: (key: string) => void running.delete(key),
+  }
+
+  function kick(key: string): void {
+    queue.add(key)
+    interrupt(key).catch((error: unknown) => failed(key, error))
   }
 
   /** Ends a pull or a stop's grace that a newer wish made pointless. */
@@ -145,6 +152,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         log.info({ engine: engine.id, what, detail }, 'engine')
         void tellEngine(engine.id, what, detail)
         if (what === 'away') return
+        // The start-up itself has enqueued everything.
+        if (what === 'first') return
         everything.add(engine.id)
         queue.add(sweepKey(engine.id))
       },
@@ -152,9 +161,14 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     monitors.set(engine.id, monitor)
   }
 
-  async function tellEngine(id: string, what: 'back' | 'away' | 'restarted', detail: string): Promise<void> {
-    const reason = { back: 'EngineReachable', away: 'EngineUnreachable', restarted: 'EngineRestarted' }[what]
-    const type = what === 'back' ? 'Normal' : 'Warning'
+  async function tellEngine(id: string, what: Change, detail: string): Promise<void> {
+    const reason = {
+      first: 'EngineReachable',
+      back: 'EngineReachable',
+      away: 'EngineUnreachable',
+      restarted: 'EngineRestarted',
+    }[what]
+    const type = what === 'back' || what === 'first' ? 'Normal' : 'Warning'
     try {
       await store.write(false, (tx) =>
         tx.appendEvent(
@@ -170,14 +184,23 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
 
   async function follow(engine: Engine): Promise<void> {
     for await (const event of engine.events(stopping.signal)) {
-      if (event.kind === 'resync') queue.add(sweepKey(engine.id), { background: true })
-      else if (event.kind === 'instance') {
-        const id = /^hf-([a-z0-9]{16})-\d+$/.exec(event.name)?.[1]
-        if (id !== undefined) queue.add(sandboxKey(id))
-      } else {
-        const row = await store.read((tx) => tx.volumeByPhysicalName(engine.id, event.name))
-        if (row !== null) queue.add(volumeKey(row.uid), { background: true })
+      try {
+        await hint(engine, event)
+      } catch (error) {
+        // One event that cannot be looked up (a damaged row) must not end the stream for all.
+        failed(sweepKey(engine.id), error)
       }
+    }
+  }
+
+  async function hint(engine: Engine, event: EngineEvent): Promise<void> {
+    if (event.kind === 'resync') queue.add(sweepKey(engine.id), { background: true })
+    else if (event.kind === 'instance') {
+      const id = /^hf-([a-z0-9]{16})-\d+$/.exec(event.name)?.[1]
+      if (id !== undefined) queue.add(sandboxKey(id))
+    } else {
+      const row = await store.read((tx) => tx.volumeByPhysicalName(engine.id, event.name))
+      if (row !== null) queue.add(volumeKey(row.uid), { background: true })
     }
   }
 
@@ -219,14 +242,17 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     })
     every(PRUNE_EVERY_MS, 'prune', async () => {
       const now = clock.now()
-      await store.write(false, (tx) =>
-        tx.prune({
-          events: now - KEEP_MS,
-          journal: now - KEEP_MS,
-          idempotency: now - KEEP_IDEMPOTENCY_MS,
-          sandboxes: now - KEEP_MS,
-        }),
-      )
+      const pruneOnce = (): Promise<number> =>
+        store.write(false, (tx) =>
+          tx.prune({
+            events: now - KEEP_MS,
+            journal: now - KEEP_MS,
+            idempotency: now - KEEP_IDEMPOTENCY_MS,
+            sandboxes: now - KEEP_MS,
+          }),
+        )
+      // It takes a bounded number at a time, so that writers need not wait for it.
+      while ((await pruneOnce()) > 0 && !stopping.signal.aborted);
     })
   }
 
@@ -247,10 +273,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     get: (id) => engines.get(id) ?? null,
     all: () => [...engines.values()],
     health,
-    kick(key) {
-      queue.add(key)
-      interrupt(key).catch((error: unknown) => failed(key, error))
-    },
+    kick,
     settled: (key, limitMs) => queue.settled(key, limitMs),
     get recovered() {
       return startupListed && startupKeys.size === 0
@@ -274,6 +297,9 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     start,
     async stop() {
       stopping.abort(new Error('stopping'))
+      // A pull can take half an hour, and is begun anew by the next start.
+      for (const { step, abort } of running.values())
+        if (step.kind === 'pull-image') abort.abort(new Error('stopping'))
       for (const c of cancels) c()
       for (const m of monitors.values()) m.stop()
       await queue.stop()

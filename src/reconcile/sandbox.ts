@@ -6,8 +6,9 @@ import {
   type Observed,
   type VolumeFacts,
 } from '../model/facts.ts'
-import type { JournalRow, SandboxRecord, VolumeRecord } from '../model/records.ts'
+import type { InstanceRef, JournalRow, SandboxRecord, VolumeRecord } from '../model/records.ts'
 import { afterSandboxFailure, mayHaveSeeded } from '../plan/failure.ts'
+import { WRONG_VOLUME } from '../plan/ends.ts'
 import { volumeMounts } from '../plan/mounts.ts'
 import { planSandbox } from '../plan/sandbox.ts'
 import type { SandboxDecision, SandboxObservation, SandboxView } from '../plan/types.ts'
@@ -15,7 +16,13 @@ import type { ReadTx, WriteTx } from '../store/store.ts'
 import type { Context } from './context.ts'
 import { sandboxKey } from './controller.ts'
 import { takeStep, type StepResult } from './journal.ts'
-import { OBSERVE_LIMIT_MS, stepLimitMs, STEPS_PER_PASS, UNKNOWN_RETRY_MS } from './limits.ts'
+import {
+  OBSERVE_LIMIT_MS,
+  stepLimitMs,
+  STEPS_PER_PASS,
+  UNKNOWN_RETRY_MS,
+  AFTER_MANY_STEPS_MS,
+} from './limits.ts'
 import type { Slot } from './queue.ts'
 
 interface Loaded {
@@ -41,11 +48,12 @@ export async function reconcileSandbox(
   interrupts: Interrupts,
 ): Promise<void> {
   const key = sandboxKey(id)
-  for (let turn = 0; turn < STEPS_PER_PASS; turn++) {
+  for (let turn = 0; turn < STEPS_PER_PASS && !ctx.stopping.aborted; turn++) {
     const loaded = await ctx.store.read((tx) => load(tx, id))
     if (loaded === null || loaded.record.deletedAt !== null) return
     const engine = ctx.engines.get(loaded.record.engine)
     const decision = await decide(ctx, engine, loaded)
+    if (decision.step !== null) await ctx.token(loaded.record.engine)
     const committed = await commit(ctx, key, loaded, decision)
     if (!committed.ok) continue
     tellHooks(ctx, engine, loaded.record, decision)
@@ -70,7 +78,8 @@ export async function reconcileSandbox(
     )
     for (const k of decision.kicks) ctx.enqueue(k)
   }
-  ctx.enqueue(key, { background: true })
+  // So many steps in one go are no ordinary life: others first, and not at once.
+  ctx.enqueue(key, { background: true, delayMs: AFTER_MANY_STEPS_MS })
 }
 
 async function load(tx: ReadTx, id: string): Promise<Loaded | null> {
@@ -128,7 +137,7 @@ async function observe(
   const call = { limitMs: OBSERVE_LIMIT_MS }
   try {
     let instance: InstanceFacts | null = null
-    if (record.instance !== null) instance = await engine.inspectInstance(record.instance.name, call)
+    if (record.instance !== null) instance = await inspectOwn(engine, record.instance)
     const volumes = new Map<string, VolumeFacts | null>()
     // A running instance holds its volumes; they matter before the next create or start.
     if (instance === null || instance.state === 'stopped') {
@@ -142,6 +151,14 @@ async function observe(
   } catch (error) {
     return doubt(ctx, record.engine, error)
   }
+}
+
+/** By name, and by id when the name gives nothing: a renamed instance is not an absent one. */
+async function inspectOwn(engine: Engine, ref: InstanceRef): Promise<InstanceFacts | null> {
+  const call = { limitMs: OBSERVE_LIMIT_MS }
+  const named = await engine.inspectInstance(ref.name, call)
+  if (named !== null || ref.engineId === null) return named
+  return engine.inspectInstance(ref.engineId, call)
 }
 
 /** An observation that failed is a value: unknown, which leads to no step. */
@@ -297,7 +314,8 @@ function afterSuccess(
 ): SandboxRecord {
   const ref = record.instance
   const step = row.step
-  const clean = { ...record, backoff: null }
+  const keepsBackoff = step.kind === 'remove-instance' && step.why === WRONG_VOLUME
+  const clean = keepsBackoff ? record : { ...record, backoff: null }
   if (ref === null || !('uid' in step) || step.uid !== ref.uid) return clean
   if (step.kind === 'create-instance' && engineId !== undefined)
     return { ...clean, instance: { ...ref, engineId } }

@@ -1,5 +1,6 @@
 import type { Engine } from '../engines/engine.ts'
 import type { InstanceFacts, VolumeFacts } from '../model/facts.ts'
+import { HoldfastError } from '../model/errors.ts'
 import { LABEL } from '../model/labels.ts'
 import type { SandboxRecord, Step, VolumeRecord } from '../model/records.ts'
 import { sandboxNeedsPass, volumeNeedsPass } from '../plan/resync.ts'
@@ -20,9 +21,9 @@ interface Rows {
 
 /**
  * A full look at one engine: keys whose facts differ from what is wanted are enqueued, remnants of finished deletes
- * are removed, and what nobody knows is quarantined. A list that failed leads to nothing at all.
+ * are removed, and what nobody knows is quarantined. A list that failed leads to nothing at all, and to `false`.
  */
-export async function sweepEngine(ctx: Context, engine: Engine, everything: boolean): Promise<void> {
+export async function sweepEngine(ctx: Context, engine: Engine, everything: boolean): Promise<boolean> {
   let instances: readonly InstanceFacts[]
   let volumes: readonly VolumeFacts[]
   try {
@@ -30,7 +31,7 @@ export async function sweepEngine(ctx: Context, engine: Engine, everything: bool
     volumes = await engine.listVolumes({ limitMs: LIST_LIMIT_MS })
   } catch (error) {
     ctx.suspect(engine.id, error instanceof Error ? error.message : String(error))
-    return
+    return false
   }
   const rows = await ctx.store.read(async (tx) => ({
     sandboxes: (await tx.sandboxes({ engine: engine.id })).items,
@@ -40,10 +41,26 @@ export async function sweepEngine(ctx: Context, engine: Engine, everything: bool
   await settleOwnSteps(ctx, engine, instances, volumes)
   const ours = (o: InstanceFacts | VolumeFacts): boolean =>
     o.labels[LABEL.installation] === ctx.store.installation
-  for (const facts of instances.filter(ours)) await judgeInstance(ctx, engine, facts)
-  for (const facts of volumes.filter(ours)) await judgeVolume(ctx, engine, facts)
+  for (const facts of instances.filter(ours))
+    await alone(ctx, facts.name, () => judgeInstance(ctx, engine, facts))
+  for (const facts of volumes.filter(ours))
+    await alone(ctx, facts.name, () => judgeVolume(ctx, engine, facts))
   await removeSilent(ctx, engine, volumes)
   await dropSettledQuarantine(ctx, engine, instances, volumes)
+  return true
+}
+
+/** One object whose row cannot be read is left as it is, and keeps no other from being looked at. */
+async function alone(ctx: Context, name: string, judgeOne: () => Promise<void>): Promise<void> {
+  try {
+    await judgeOne()
+  } catch (error) {
+    if (error instanceof HoldfastError && error.code === 'FENCED') throw error
+    ctx.log.error(
+      { object: name, error: error instanceof Error ? error.message : String(error) },
+      'not judged',
+    )
+  }
 }
 
 function enqueueChanged(
@@ -85,11 +102,11 @@ async function knownTo(
   const tombstone = (await tx.tombstone(uid)) !== null
   if (kind === 'volume') {
     const row = await tx.volume(uid)
-    const named =
-      row !== null &&
-      row.engine === engine &&
-      (row.physicalName === facts.name || row.discarded.includes(facts.name))
-    return { row: named && row.state !== 'removed', tombstone: tombstone || row?.state === 'removed' }
+    const live = row !== null && row.state !== 'removed'
+    const named = live && (row.physicalName === facts.name || row.discarded.includes(facts.name))
+    const buried = (await tx.tombstoneByName(engine, 'volume', facts.name)) !== null
+    // A former make of a volume that lives on, and that nobody discarded, may hold data: it is for a person to look at.
+    return { row: named, tombstone: buried || (!live && tombstone) }
   }
   const sandbox = await tx.sandbox(facts.labels[LABEL.sandbox] ?? '')
   return { row: sandbox?.instance?.uid === uid && sandbox.instance.name === facts.name, tombstone }
@@ -135,7 +152,10 @@ async function removeSilent(ctx: Context, engine: Engine, volumes: readonly Volu
     const tombstone = await ctx.store.read((tx) => tx.tombstoneByName(engine.id, 'volume', facts.name))
     if (tombstone === null) continue
     try {
-      if (!(await engine.volumeIsEmpty(facts.name, { limitMs: OBSERVE_LIMIT_MS }))) continue
+      if (!(await engine.volumeIsEmpty(facts.name, { limitMs: OBSERVE_LIMIT_MS }))) {
+        await quarantine(ctx, engine, 'volume', facts.name, facts.name)
+        continue
+      }
     } catch (error) {
       ctx.suspect(engine.id, error instanceof Error ? error.message : String(error))
       return
@@ -162,7 +182,7 @@ async function sweepStep(ctx: Context, engine: Engine, step: Step): Promise<void
     sandbox: null,
     volumes: [],
     record: async (tx, result) => {
-      if (!result.ok || !('name' in step)) return
+      if (!result.ok || result.outcome.text !== 'removed' || !('name' in step)) return
       await tx.appendEvent(
         {
           subject: 'engine',

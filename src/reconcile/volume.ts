@@ -8,7 +8,13 @@ import type { Engine } from '../engines/engine.ts'
 import type { Context } from './context.ts'
 import { sandboxKey, volumeKey } from './controller.ts'
 import { takeStep } from './journal.ts'
-import { OBSERVE_LIMIT_MS, stepLimitMs, STEPS_PER_PASS, UNKNOWN_RETRY_MS } from './limits.ts'
+import {
+  AFTER_MANY_STEPS_MS,
+  OBSERVE_LIMIT_MS,
+  stepLimitMs,
+  STEPS_PER_PASS,
+  UNKNOWN_RETRY_MS,
+} from './limits.ts'
 import { Conflict, doubt, same } from './sandbox.ts'
 
 interface Loaded {
@@ -23,12 +29,13 @@ interface Loaded {
 /** One pass over a volume; the same loop as for a sandbox. */
 export async function reconcileVolume(ctx: Context, uid: string): Promise<void> {
   const key = volumeKey(uid)
-  for (let turn = 0; turn < STEPS_PER_PASS; turn++) {
+  for (let turn = 0; turn < STEPS_PER_PASS && !ctx.stopping.aborted; turn++) {
     const loaded = await ctx.store.read((tx) => load(tx, uid))
     if (loaded === null || loaded.record.state === 'removed') return
     const engine = ctx.engines.get(loaded.record.engine)
     const observed = await observe(ctx, engine, loaded)
     const decision = await decide(ctx, engine, loaded, observed)
+    if (decision.step !== null) await ctx.token(loaded.record.engine)
     const committed = await commit(ctx, key, loaded, decision)
     if (!committed.ok) continue
     if (committed.row === null) {
@@ -43,7 +50,7 @@ export async function reconcileVolume(ctx: Context, uid: string): Promise<void> 
     await perform(ctx, engine, committed.row, decision.record)
     for (const k of decision.kicks) ctx.enqueue(k)
   }
-  ctx.enqueue(key, { background: true })
+  ctx.enqueue(key, { background: true, delayMs: AFTER_MANY_STEPS_MS })
 }
 
 async function load(tx: ReadTx, uid: string): Promise<Loaded | null> {

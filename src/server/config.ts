@@ -152,6 +152,8 @@ export function address(text: string, field: string): Address {
 }
 
 function nextPort(a: Address): Address {
+  if (a.port === 65_535)
+    invalid('flags, environment or file', 'proxyListen', 'there is no port after 65535: name one')
   return { host: a.host, port: a.port === 0 ? 0 : a.port + 1 }
 }
 

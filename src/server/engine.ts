@@ -31,7 +31,11 @@ interface Surroundings {
  * absence is Unknown, never a switch: Docker may just be late at boot (DESIGN §8).
  */
 export async function chooseEngine(config: ServerConfig, at: Surroundings): Promise<ChosenEngine> {
-  const stored = await at.store.read((tx) => tx.meta(META_KEY))
+  const stored = await at.store.read(async (tx) => {
+    const chosen = await tx.meta(META_KEY)
+    // Sandboxes recorded while nothing answered yet belong to the engine that was waited for.
+    return chosen ?? (await tx.sandboxes({}, { offset: 0, limit: 1 })).items[0]?.engine ?? null
+  })
   if (stored !== null) {
     if (config.engine !== 'auto' && config.engine !== stored)
       throw fail('STORE_ENGINE_MISMATCH', { stored, asked: config.engine })

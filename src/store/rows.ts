@@ -123,6 +123,7 @@ const instance = z.object({
   restartSeq: count,
   run: z.object({ engine: maybeText, boot: maybeText }).nullable(),
   startedAt: maybeNum,
+  upSince: maybeNum,
 })
 
 const restartPolicy = z.discriminatedUnion('kind', [
@@ -149,6 +150,10 @@ export const sandboxSchema: z.ZodType<SandboxRecord> = schemaOf<SandboxRecord>()
     restartSeq: count,
     recoverSeq: count,
     recoveredSeq: count,
+    startAsked: z.boolean(),
+    mayReplaceVolumes: z.boolean(),
+    createDoubtUntil: maybeNum,
+    stopDoubtUntil: maybeNum,
     expiresAt: maybeNum,
     stopGraceMs: num,
     metadata: textMap,

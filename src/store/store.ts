@@ -142,6 +142,8 @@ export interface WriteTx extends ReadTx {
   dropQuarantine(engine: string, kind: string, name: string): Promise<void>
   putIdempotency(row: IdempotencyRow): Promise<void>
   putApiKey(row: ApiKeyRow): Promise<void>
+  /** Removing one that is gone is no error. */
+  removeApiKey(id: string): Promise<void>
   setMeta(key: string, value: string): Promise<void>
   /**
    * Removes closed journal rows, events, idempotency rows, and rows of finished sandboxes and removed volumes older than

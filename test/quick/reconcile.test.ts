@@ -120,7 +120,7 @@ describe('trouble', () => {
     await cp.converge()
     expect((await cp.get(id)).status.phase).toBe('Lost')
     expect(cp.world.volumes.size).toBe(0)
-    await cp.change(id, (r) => ({ recoverSeq: r.recoverSeq + 1 }))
+    await cp.change(id, (r) => ({ recoverSeq: r.recoverSeq + 1, mayReplaceVolumes: true }))
     await cp.converge()
     expect((await cp.get(id)).status.phase).toBe('Running')
   })

@@ -58,6 +58,10 @@ export function aSandbox(change: Partial<SandboxRecord> = {}): SandboxRecord {
     restartSeq: 0,
     recoverSeq: 0,
     recoveredSeq: 0,
+    startAsked: false,
+    mayReplaceVolumes: false,
+    createDoubtUntil: null,
+    stopDoubtUntil: null,
     expiresAt: null,
     stopGraceMs: 10_000,
     metadata: {},
@@ -87,6 +91,7 @@ export function aRef(change: Partial<InstanceRef> = {}): InstanceRef {
     restartSeq: 0,
     run: RUN,
     startedAt: NOW - 500,
+    upSince: null,
     ...change,
   }
 }

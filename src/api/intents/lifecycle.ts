@@ -55,9 +55,10 @@ export const stop: Decide = (record, now) => {
 function bringUp(action: 'start' | 'resume'): Decide {
   return (record, now) => {
     requireAction(record, action)
-    const phase = record.status.phase
-    if (record.desired === 'running' && (phase === 'Running' || phase === 'Resuming')) return null
+    const { phase } = record.status
     const fromPause = record.desired === 'paused'
+    const message = fromPause ? 'A resume was asked for.' : 'A start was asked for.'
+    const up = record.desired === 'running' && (phase === 'Running' || phase === 'Resuming')
     const changes = record.desired !== 'running' || phase === 'Lost'
     const base: SandboxRecord = {
       ...cleared(record),
@@ -65,12 +66,15 @@ function bringUp(action: 'start' | 'resume'): Decide {
       desiredReason: 'user',
       desiredAt: now,
       generation: record.generation + (changes ? 1 : 0),
-      // A lost instance cannot be started: asking for it is the leave to replace it.
-      recoverSeq: record.recoverSeq + (phase === 'Lost' ? 1 : 0),
+      startAsked: true,
+      // An instance that is gone cannot be started: asking for it is the leave to replace it, whether or not the loss was seen yet.
+      recoverSeq: record.recoverSeq + 1,
     }
-    const message = fromPause ? 'A resume was asked for.' : 'A start was asked for.'
+    const asked = event(record, fromPause ? 'ResumeRequested' : 'StartRequested', message)
+    // The phase can be older than the end of what ran, so the wish is recorded also when it seems to hold already.
+    if (up) return { record: { ...base, updatedAt: now }, event: asked }
     const next = accepted(base, upPhase(record), message, now)
-    return { record: next, event: event(record, fromPause ? 'ResumeRequested' : 'StartRequested', message) }
+    return { record: next, event: asked }
   }
 }
 
@@ -84,11 +88,11 @@ export const resume: Decide = bringUp('resume')
 
 export const restart: Decide = (record, now) => {
   requireAction(record, 'restart')
-  const lost = record.status.phase === 'Lost'
   const base: SandboxRecord = {
     ...want(cleared(record), 'running', now),
     restartSeq: record.restartSeq + 1,
-    recoverSeq: record.recoverSeq + (lost ? 1 : 0),
+    startAsked: true,
+    recoverSeq: record.recoverSeq + 1,
   }
   const next = accepted(base, 'Starting', 'A restart was asked for.', now)
   return { record: next, event: event(record, 'RestartRequested', 'A restart was asked for.') }
@@ -105,7 +109,9 @@ export const recover: Decide = (record, now) => {
   requireAction(record, 'recover')
   const base: SandboxRecord = {
     ...want(cleared(record), 'running', now),
+    startAsked: true,
     recoverSeq: record.recoverSeq + 1,
+    mayReplaceVolumes: true,
   }
   const runs = record.status.phase === 'Running'
   const message = 'A recovery was asked for: an instance that is gone may be replaced, on the same volumes.'
@@ -115,7 +121,12 @@ export const recover: Decide = (record, now) => {
 
 /** Asking again while it is under way is no error: the answer to the first may have been lost. */
 export const remove: Decide = (record, now) => {
-  if (record.desired === 'deleted') return null
+  if (record.desired === 'deleted') {
+    if (record.desiredReason !== 'create-failed' || record.deletedAt !== null) return null
+    // It was refused and is only kept to be read: whoever deletes it has read it.
+    const read: SandboxRecord = { ...record, desiredReason: 'user', desiredAt: now, updatedAt: now }
+    return { record: read, event: event(record, 'DeleteRequested', 'A delete was asked for.') }
+  }
   const next = accepted(want(cleared(record), 'deleted', now), 'Stopping', 'A delete was asked for.', now)
   return { record: next, event: event(record, 'DeleteRequested', 'A delete was asked for.') }
 }

@@ -131,7 +131,12 @@ export async function holdersOf(s: Session, volume: string): Promise<readonly Sa
       .orderBy('sandboxes.created_at')
       .orderBy('sandboxes.id'),
   )
-  return rows.map(decode)
+  return rows.map(decode).filter((r) => !isRefused(r))
+}
+
+/** Refused for good and without an instance: only kept to be read, so it holds nothing. */
+function isRefused(r: SandboxRecord): boolean {
+  return r.desired === 'deleted' && r.desiredReason === 'create-failed' && r.instance === null
 }
 
 /** Times are whole in their columns, rounded to the side that does nothing too early; the document has them exactly. */

@@ -45,6 +45,7 @@ export function txOver(s: Session): WriteTx {
     dropQuarantine: (engine, kind, name) => remains.dropQuarantine(s, engine, kind, name),
     putIdempotency: (row) => upkeep.putIdempotency(s, row),
     putApiKey: (row) => upkeep.putApiKey(s, row),
+    removeApiKey: (id) => upkeep.removeApiKey(s, id),
     setMeta: (key, value) => upkeep.setMeta(s, key, value),
     prune: (before) => upkeep.prune(s, before),
   }

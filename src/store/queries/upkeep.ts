@@ -23,6 +23,10 @@ export async function apiKeys(s: Session): Promise<readonly ApiKeyRow[]> {
   return rows.map((row) => ({ id: row.id, name: row.name, hash: row.hash, createdAt: row.created_at }))
 }
 
+export async function removeApiKey(s: Session, id: string): Promise<void> {
+  await s.run(s.db.deleteFrom('api_keys').where('id', '=', id))
+}
+
 export async function putApiKey(s: Session, row: ApiKeyRow): Promise<void> {
   const values = { name: row.name, hash: row.hash, created_at: Math.floor(row.createdAt) }
   await s.run(
