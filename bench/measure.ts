@@ -36,23 +36,27 @@ export async function timed(act: () => Promise<unknown>): Promise<number> {
   return performance.now() - began
 }
 
+/** After each block: what the engine still does for the last one must not weigh on the next, ms. */
+const PAUSE_MS = 50
+
 /**
  * Medians of both, taken in turns and each as often first as second, so that what else the machine does weighs on both
- * alike. Each function measures itself: what it prepares and clears away does not count.
+ * alike. Each function measures itself: what it prepares and clears away does not count. `block` is how often one is
+ * taken in a row: a few for what a client does in rows, as commands are.
  */
 export async function interleaved(
   rounds: number,
   ours: () => Promise<number>,
   raw: () => Promise<number>,
-): Promise<{ ours: number; raw: number }> {
-  const a: number[] = []
-  const b: number[] = []
-  for (let n = 0; n < rounds; n++) {
-    if (n % 2 === 0) a.push(await ours())
-    b.push(await raw())
-    if (n % 2 === 1) a.push(await ours())
-  }
-  return { ours: median(a), raw: median(b) }
+  block: number = 1,
+): Promise<{ readonly ours: number; readonly raw: number }> {
+  const figures = { ours: [] as number[], raw: [] as number[] }
+  for (let round = 0; round < rounds; round++)
+    for (const who of round % 2 === 0 ? (['ours', 'raw'] as const) : (['raw', 'ours'] as const)) {
+      for (let n = 0; n < block; n++) figures[who].push(await (who === 'ours' ? ours() : raw()))
+      await delay(PAUSE_MS)
+    }
+  return { ours: median(figures.ours), raw: median(figures.raw) }
 }
 
 /** Wall time of a whole process, milliseconds. Rejects when it fails. */
