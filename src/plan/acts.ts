@@ -13,6 +13,9 @@ export function reuse(view: SandboxView, draft: Draft, kind: Step['kind']): numb
 
 export type Words = Parameters<typeof take>[1]
 
+/** A hung engine can carry out a stop long after its call was given up; an end until then is taken for that stop, ms. */
+const LATE_STOP_MS = 120_000
+
 export function stop(
   view: SandboxView,
   draft: Draft,
@@ -24,7 +27,8 @@ export function stop(
   const at = { name: ref.name, uid: ref.uid, engineId: facts.id }
   // Which start it ends is remembered first, so that the exit is known as asked for whenever it is seen.
   const retried = view.open.find((r) => r.step.kind === 'stop-instance')
-  const doubt = Math.max(draft.record.stopDoubtUntil ?? 0, retried?.deadlineAt ?? 0)
+  const retriedUntil = retried === undefined ? 0 : retried.deadlineAt + LATE_STOP_MS
+  const doubt = Math.max(draft.record.stopDoubtUntil ?? 0, retriedUntil)
   draft.record = {
     ...draft.record,
     instance: { ...ref, engineId: facts.id, startedAt: facts.startedAt },

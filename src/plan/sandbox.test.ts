@@ -196,7 +196,9 @@ describe('exits are classified by circumstance, never by code', () => {
   })
 
   it('a start that a user asked for after the end is not undone by that end', () => {
-    const d = planSandbox(view(withInstance({ desiredReason: 'user', desiredAt: NOW, startAsked: true }), exited()))
+    const d = planSandbox(
+      view(withInstance({ desiredReason: 'user', desiredAt: NOW, startAsked: true }), exited()),
+    )
     expect(d.step?.kind).toBe('start-instance')
     expect(d.record.desired).toBe('running')
   })

@@ -40,6 +40,11 @@ export function planVolume(view: VolumeView): VolumeDecision {
 
 /** The reason in the journal that allows the removal of an unlabelled volume. */
 export const SILENT = 'made silently by the engine'
+/**
+ * The same for one that is not empty: a create of ours that landed late made it and filled it from the image, and the
+ * instance never ran, so nothing but the image's content can be in it.
+ */
+export const SILENT_SEEDED = 'made and filled by a create that landed late'
 
 interface Draft {
   readonly view: VolumeView

@@ -1,7 +1,7 @@
 import type { Call, CreateInstance, CreateMount, Engine } from '../engines/engine.ts'
 import { EngineError } from '../model/facts.ts'
 import { isExactly, labelsFor } from '../model/labels.ts'
-import { SILENT } from '../plan/volume.ts'
+import { SILENT, SILENT_SEEDED } from '../plan/volume.ts'
 import type { SandboxRecord, Step, StepKind, VolumeRecord } from '../model/records.ts'
 
 /** What a step needs beyond its own arguments; environment and secrets come from the record, never from the journal. */
@@ -98,19 +98,16 @@ const EXECUTORS: { readonly [K in StepKind]: Executor<K> } = {
   },
 }
 
-/** A volume that the engine made silently under our name: unlabelled and empty, checked again right before it goes. */
+/** A volume that the engine made silently under our name: unlabelled and, unless a late create filled it, empty; checked again right before it goes. */
 async function isSilent(
   step: Extract<Step, { kind: 'remove-volume' }>,
   input: StepInput,
   call: Call,
 ): Promise<boolean> {
-  if (step.why !== SILENT) return false
+  if (step.why !== SILENT && step.why !== SILENT_SEEDED) return false
   const facts = await input.engine.inspectVolume(step.name, call)
-  return (
-    facts !== null &&
-    Object.keys(facts.labels).length === 0 &&
-    (await input.engine.volumeIsEmpty(step.name, call))
-  )
+  if (facts === null || Object.keys(facts.labels).length > 0) return false
+  return step.why === SILENT_SEEDED || input.engine.volumeIsEmpty(step.name, call)
 }
 
 export function executeStep(step: Step, input: StepInput, call: Call): Promise<StepOutcome> {

@@ -2,10 +2,10 @@ import type { Engine } from '../engines/engine.ts'
 import type { InstanceFacts, VolumeFacts } from '../model/facts.ts'
 import { HoldfastError } from '../model/errors.ts'
 import { LABEL } from '../model/labels.ts'
-import type { SandboxRecord, Step, VolumeRecord } from '../model/records.ts'
+import type { JournalRow, SandboxRecord, Step, VolumeRecord } from '../model/records.ts'
 import { sandboxNeedsPass, volumeNeedsPass } from '../plan/resync.ts'
 import { judge, type KnownObject } from '../plan/sweep.ts'
-import { SILENT } from '../plan/volume.ts'
+import { SILENT, SILENT_SEEDED } from '../plan/volume.ts'
 import type { ReadTx } from '../store/store.ts'
 import type { Context } from './context.ts'
 import { sandboxKey, volumeKey } from './controller.ts'
@@ -42,7 +42,7 @@ export async function sweepEngine(ctx: Context, engine: Engine, everything: bool
   const ours = (o: InstanceFacts | VolumeFacts): boolean =>
     o.labels[LABEL.installation] === ctx.store.installation
   for (const facts of instances.filter(ours))
-    await alone(ctx, facts.name, () => judgeInstance(ctx, engine, facts))
+    await alone(ctx, facts.name, () => judgeInstance(ctx, engine, facts, volumes))
   for (const facts of volumes.filter(ours))
     await alone(ctx, facts.name, () => judgeVolume(ctx, engine, facts))
   await removeSilent(ctx, engine, volumes)
@@ -112,7 +112,12 @@ async function knownTo(
   return { row: sandbox?.instance?.uid === uid && sandbox.instance.name === facts.name, tombstone }
 }
 
-async function judgeInstance(ctx: Context, engine: Engine, facts: InstanceFacts): Promise<void> {
+async function judgeInstance(
+  ctx: Context,
+  engine: Engine,
+  facts: InstanceFacts,
+  volumes: readonly VolumeFacts[],
+): Promise<void> {
   const known = await ctx.store.read((tx) => knownTo(tx, engine.id, facts, 'instance'))
   const verdict = judge(facts, ctx.store.installation, () => known)
   if (verdict.kind === 'remnant') {
@@ -123,10 +128,32 @@ async function judgeInstance(ctx: Context, engine: Engine, facts: InstanceFacts)
       engineId: facts.id,
       why: 'remnant of a finished delete',
     }
+    // Noted before the instance goes, which is what proves that nothing but the image's content is in them.
+    const seeded = await silentlySeeded(ctx, engine, facts, volumes)
+    for (const volume of seeded) await openSweepStep(ctx, engine, volume)
     await sweepStep(ctx, engine, step)
+    for (const volume of seeded) await sweepStep(ctx, engine, volume)
   } else if (verdict.kind === 'quarantine') {
     await quarantine(ctx, engine, 'instance', facts.name, facts.id)
   }
+}
+
+/** Volumes that a create of ours made again when it landed late: under buried names, unlabelled, and never run on. */
+async function silentlySeeded(
+  ctx: Context,
+  engine: Engine,
+  instance: InstanceFacts,
+  volumes: readonly VolumeFacts[],
+): Promise<Step[]> {
+  if (instance.startedAt !== null || instance.state === 'running') return []
+  const steps: Step[] = []
+  for (const { name, labels } of volumes) {
+    if (Object.keys(labels).length > 0 || instance.mounts.every((m) => m.volume !== name)) continue
+    const tombstone = await ctx.store.read((tx) => tx.tombstoneByName(engine.id, 'volume', name))
+    if (tombstone !== null)
+      steps.push({ kind: 'remove-volume', uid: tombstone.uid, name, why: SILENT_SEEDED })
+  }
+  return steps
 }
 
 async function judgeVolume(ctx: Context, engine: Engine, facts: VolumeFacts): Promise<void> {
@@ -151,6 +178,13 @@ async function removeSilent(ctx: Context, engine: Engine, volumes: readonly Volu
     if (Object.keys(facts.labels).length > 0) continue
     const tombstone = await ctx.store.read((tx) => tx.tombstoneByName(engine.id, 'volume', facts.name))
     if (tombstone === null) continue
+    const noted = (await ctx.store.read((tx) => tx.openSteps(sweepKey(engine.id)))).find(
+      (r) => r.step.kind === 'remove-volume' && r.step.name === facts.name && r.step.why === SILENT_SEEDED,
+    )
+    if (noted !== undefined) {
+      await sweepStep(ctx, engine, noted.step)
+      continue
+    }
     try {
       if (!(await engine.volumeIsEmpty(facts.name, { limitMs: OBSERVE_LIMIT_MS }))) {
         await quarantine(ctx, engine, 'volume', facts.name, facts.name)
@@ -166,9 +200,16 @@ async function removeSilent(ctx: Context, engine: Engine, volumes: readonly Volu
 
 /** Journals and takes one removal of the sweep; it was judged from a list, so the step looks again before it acts. */
 async function sweepStep(ctx: Context, engine: Engine, step: Step): Promise<void> {
+  await ctx.token(engine.id)
+  const row = await openSweepStep(ctx, engine, step)
+  await takeSweepStep(ctx, engine, row)
+}
+
+/** The intent of a removal; a retry of one that is open keeps its row. */
+function openSweepStep(ctx: Context, engine: Engine, step: Step): Promise<JournalRow> {
   const key = sweepKey(engine.id)
   ctx.hooks.point?.(step.kind, 'before-intent')
-  const row = await ctx.store.write(true, async (tx) => {
+  return ctx.store.write(true, async (tx) => {
     const now = ctx.clock.now()
     const deadlineAt = now + stepLimitMs(step)
     const open = (await tx.openSteps(key)).find(
@@ -177,6 +218,10 @@ async function sweepStep(ctx: Context, engine: Engine, step: Step): Promise<void
     if (open !== undefined) return tx.retryStep(open.id, now, deadlineAt)
     return tx.openStep({ key, engine: engine.id, step, generation: 0, at: now, deadlineAt })
   })
+}
+
+async function takeSweepStep(ctx: Context, engine: Engine, row: JournalRow): Promise<void> {
+  const { step } = row
   await takeStep(ctx, row, {
     engine,
     sandbox: null,
