@@ -39,7 +39,15 @@ describe('possibleActions', () => {
         expect([desired, phase, possible(desired, phase)]).toEqual([
           desired,
           phase,
-          expect.arrayContaining(['start', 'resume', 'stop', 'restart', 'update', 'renew', 'delete']),
+          expect.arrayContaining([
+            'start',
+            'resume',
+            'stop',
+            'restart',
+            desired === 'paused' ? 'pause' : 'update',
+            'renew',
+            'delete',
+          ]),
         ])
       }
     }

@@ -21,13 +21,14 @@ export function possibleActions(
   record: Pick<SandboxRecord, 'desired' | 'deletedAt' | 'status'>,
 ): readonly Action[] {
   if (record.deletedAt !== null || record.desired === 'deleted') return []
-  const always: Action[] = ['delete', 'update', 'renew', 'stop', 'restart']
+  const always: Action[] = ['delete', 'renew', 'stop', 'restart']
   const phase: Phase = record.status.phase
   const desired: Desired = record.desired
   const out: Action[] = [...always, 'start', 'resume']
   if (desired === 'running' && (phase === 'Running' || phase === 'Pausing' || phase === 'Resuming'))
     out.push('pause')
-  if (desired === 'paused') out.push('pause')
+  // A new spec needs a new instance, and what is frozen in the present one would be lost without a word.
+  out.push(desired === 'paused' ? 'pause' : 'update')
   // While it is wanted running, asking again is a retry, whatever the first one has changed already.
   const troubled = phase === 'Failed' || phase === 'Lost' || phase === 'Blocked' || phase === 'Unknown'
   if (desired === 'running' || troubled) out.push('recover')
