@@ -225,6 +225,26 @@ describe('trouble', () => {
 })
 
 describe('remnants and strangers', () => {
+  it('a stranger under the name that was chosen: Blocked, the stranger untouched, and on when it is gone', async () => {
+    let id = ''
+    let taken = false
+    await start({
+      onPoint(kind, point) {
+        if (kind !== 'create-instance' || point !== 'after-intent' || taken) return
+        taken = true
+        cp.behind.createForeign({ name: `hf-${id}-1`, image: 'img', labels: {} })
+      },
+    })
+    id = await cp.add()
+    const blocked = await cp.reaches(id, 'Blocked')
+    expect(blocked.status.reason).toBe('NameCollision')
+    await cp.clock.advance(60_000)
+    const names = [...cp.world.containers.values()].map((c) => [c.name, Object.keys(c.request.labels).length])
+    expect(names).toEqual([[`hf-${id}-1`, 0]])
+    cp.behind.remove(`hf-${id}-1`)
+    await cp.reaches(id, 'Running')
+  })
+
   it('removes what has a tombstone, quarantines what nobody knows, and leaves copies and strangers alone', async () => {
     await start()
     const id = await cp.add()
