@@ -4,21 +4,21 @@ import type { History } from './model.ts'
 import type { Random } from './random.ts'
 
 /** Steps at which a part of the kills is placed: right before or after an effect, where chance alone rarely hits. */
-const STEPS = [
-  'create-volume',
-  'create-instance',
-  'start-instance',
-  'stop-instance',
-  'remove-instance',
-  'remove-volume',
-  'pause-instance',
-  'unpause-instance',
-]
+const STEPS = {
+  'start-instance': 6,
+  'stop-instance': 6,
+  'create-instance': 4,
+  'remove-instance': 4,
+  'create-volume': 3,
+  'remove-volume': 3,
+  'pause-instance': 3,
+  'unpause-instance': 3,
+}
 const POINTS = ['before-intent', 'after-intent', 'after-effect']
 /** How long the server may live before it is killed, ms: about two of its start-ups. */
 const LIFE_MS = 1_200
 /** How long a failpoint is waited for, ms; then the kill comes anyway. */
-const FAILPOINT_MS = 2_500
+const FAILPOINT_MS = 4_000
 
 export interface KillerOptions {
   readonly server: TestServer
@@ -42,7 +42,7 @@ export async function killRepeatedly({
   for (let n = 1; n <= kills; n++) {
     const how = random.weighted({ ready: 60, starting: 15, failpoint: 25 })
     if (how === 'failpoint') {
-      const failpoint = `${random.pick(STEPS)}:${random.pick(POINTS)}:${random.int(1, 2)}`
+      const failpoint = `${random.weighted(STEPS)}:${random.pick(POINTS)}`
       await server.kill()
       await server.start({ failpoint, waitReady: false })
       history.count((await server.ended(FAILPOINT_MS)) ? 'killed at a step' : 'killed while up')
