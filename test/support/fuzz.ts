@@ -66,6 +66,8 @@ interface Subject {
   /** Since that wish somebody else ended its instance, or removed it. */
   killed: boolean
   removed: boolean
+  /** Since it was last seen running somebody else removed its instance: whoever stops it now may find it Lost. */
+  missing: boolean
 }
 
 interface Run {
@@ -95,7 +97,7 @@ export async function playSeed(seed: number, options: FuzzOptions): Promise<Fuzz
   for (let round = 0; round < ROUNDS; round++) {
     await makeWish(run, round)
     await cp.clock.advance(Math.floor(random() * 4000))
-    write(run)
+    await work(run)
     if (random() < 0.15) {
       run.log.push('crash')
       cp.crash()
@@ -118,7 +120,7 @@ export async function playSeed(seed: number, options: FuzzOptions): Promise<Fuzz
 }
 
 function subject(id: string, always: boolean): Subject {
-  return { id, always, wish: 'start', killed: false, removed: false }
+  return { id, always, wish: 'start', killed: false, removed: false, missing: false }
 }
 
 /** Numbers in [0, 1) that a seed decides (mulberry32). */
@@ -174,10 +176,12 @@ function updated(record: SandboxRecord, round: number): Partial<SandboxRecord> {
 }
 
 /** What runs writes into its volumes. */
-function write(run: Run): void {
-  for (const c of run.cp.world.containers.values()) {
-    if (c.state !== 'running') continue
-    for (const { volume } of c.mounts) {
+async function work(run: Run): Promise<void> {
+  for (const target of run.subjects) {
+    const container = await instanceOf(run.cp, target)
+    if (container?.state !== 'running') continue
+    target.missing = false
+    for (const { volume } of container.mounts) {
       if (volume === null) continue
       run.cp.world.writeVolume(volume, '/mine', 'data')
       run.written.add(volume)
@@ -212,6 +216,7 @@ async function interfere(run: Run): Promise<void> {
     if (container === null) return
     log.push(`${label(run, target)} removed`)
     target.removed = true
+    target.missing = true
     cp.behind.remove(container.id)
     await cp.clock.advance(Math.floor(random() * 2000))
   }
@@ -254,7 +259,7 @@ async function check(run: Run): Promise<readonly string[]> {
   for (const target of run.subjects) {
     const record = await cp.get(target.id)
     records.push(record)
-    const allowed = phasesFor(target)
+    const allowed: readonly string[] = phasesFor(target)
     const { phase, reason } = record.status
     if (!allowed.includes(phase)) {
       const who = label(run, target)
@@ -271,17 +276,18 @@ async function check(run: Run): Promise<readonly string[]> {
 }
 
 /** What the sandbox may be in the end. */
-function phasesFor(target: Subject): readonly Phase[] {
-  const { wish, killed, removed } = target
+function phasesFor({ wish, always, killed, removed, missing }: Subject): readonly Phase[] {
   if (wish === 'remove') return ['Terminated']
-  // Which of two ends came first decides, and that a removal was seen before its create is an accepted race.
-  const also: Phase[] = removed ? ['Lost'] : []
-  if (wish === 'stop') return ['Stopped', ...also]
-  // What is frozen does not survive its engine, and is not frozen when it ended first.
-  if (wish === 'pause') return ['Paused', 'Stopped', ...also]
-  if (target.always) return ['Running']
-  if (killed) also.push('Stopped')
-  return ['Running', ...also]
+  if (wish === 'stop' || wish === 'pause') {
+    const phases: Phase[] = missing ? ['Stopped', 'Lost'] : ['Stopped']
+    // What is frozen does not survive its engine, and is not frozen when it ended first.
+    return wish === 'pause' ? ['Paused', ...phases] : phases
+  }
+  const phases: Phase[] = ['Running']
+  // By its policy neither lasts. Else an end or a removal that fell into a step of ours is repaired together with it.
+  if (killed && !always) phases.push('Stopped')
+  if (removed && !always) phases.push('Lost')
+  return phases
 }
 
 type Volumes = Awaited<ReturnType<ControlPlane['volumes']>>
