@@ -50,5 +50,8 @@ export async function targetOf(deps: Deps, id: string): Promise<Instance & { tar
 export function inSandbox(error: unknown, at: Instance, what: string): unknown {
   if (!(error instanceof EngineError)) return error
   if (error.kind === 'not-found' || error.kind === 'conflict') return notRunning(at.record)
+  // The connection went while the command was on its way, as when the instance was stopped under it.
+  if (error.kind === 'failed' && error.effect === 'unknown')
+    return fail('LANE_LOST', { id: at.record.id, detail: error.message })
   return fromEngine(error, at.engine.id, what)
 }
