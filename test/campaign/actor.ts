@@ -197,6 +197,11 @@ async function exec(
     await delay(o.random.int(20, 150))
     return null
   }
+  // Another client stopped the sandbox under the command: it may have run in part, which is what the code says.
+  if ((answer.body as { code?: string }).code === 'LANE_LOST') {
+    o.history.count('exec lost')
+    return null
+  }
   if (answer.status !== 200) {
     o.history.violated(`exec in ${s.name} answered ${answer.status}: ${JSON.stringify(answer.body)}`)
     return null
