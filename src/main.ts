@@ -12,6 +12,7 @@ import { ensureApiKey } from './server/api-key.ts'
 import { loadConfig, type Address, type ServerConfig, type ServerFlags } from './server/config.ts'
 import { chooseEngine } from './server/engine.ts'
 import { failpoint } from './server/failpoint.ts'
+import { giveBackStartupMemory } from './server/memory.ts'
 import { endStaleCommands } from './server/reattach.ts'
 import { systemClock, systemIds } from './server/system.ts'
 import { VERSION } from './server/version.ts'
@@ -132,6 +133,7 @@ async function serveOn(
   writeServerFile(config, addresses)
   greet(config, addresses, chosen, key)
   onSignals(ended.resolve)
+  giveBackStartupMemory(clock)
   endStaleCommands({
     store,
     engines: reconciler,
