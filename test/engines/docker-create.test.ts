@@ -1,12 +1,12 @@
 import { stat } from 'node:fs/promises'
 import { Readable } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { extract, pack } from 'tar-stream'
 import type { Call, CreateInstance, CreateMount, Engine } from '../../src/engines/engine.ts'
 import { LABEL } from '../../src/model/labels.ts'
 import { rawDocker, rawJson } from '../support/docker-http.ts'
-import { DOCKER_SOCKET, dockerEngine, dockerMissing } from '../support/docker-subject.ts'
+import { DOCKER_SOCKET, dockerEngine, dockerAbsent } from '../support/docker-subject.ts'
 import {
   ensureTestImage,
   TEST_IMAGE,
@@ -15,14 +15,13 @@ import {
   TEST_VOLUME_PATH,
 } from '../support/image.ts'
 import { finish, refused, TEST_RUN_LABEL, until } from './conformance/rig.ts'
+import { describeOn } from './describe-on.ts'
 
 const call: Call = { limitMs: 60_000 }
-const missing = await dockerMissing()
-if (missing !== null) console.error(`docker create tests are skipped: ${missing}`)
 const run = `docker-create-${process.pid}`
 const labels = { [LABEL.installation]: run, [TEST_RUN_LABEL]: run }
 
-describe.skipIf(missing !== null)('what Docker makes of a request', () => {
+describeOn('docker', await dockerAbsent())('what Docker makes of a request', () => {
   let engine: Engine
   let count = 0
   const undo: (() => Promise<unknown>)[] = []

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Call, Engine, EngineEvent } from '../../src/engines/engine.ts'
 import { type InstanceFacts, sameRun } from '../../src/model/facts.ts'
 import { LABEL } from '../../src/model/labels.ts'
@@ -8,10 +8,11 @@ import { rawDocker } from '../support/docker-http.ts'
 import { dockerEngine, programsMissing } from '../support/docker-subject.ts'
 import { ensureTestImage, TEST_IMAGE } from '../support/image.ts'
 import { refused, until } from './conformance/rig.ts'
+import { describeOn } from './describe-on.ts'
 
 const call: Call = { limitMs: 60_000 }
 const missing = programsMissing('dockerd', 'ip', 'unshare')
-if (missing !== null) console.error(`docker run tests are skipped: ${missing}`)
+const onDocker = describeOn('docker', missing)
 
 interface Bench {
   readonly daemon: PrivateDaemon
@@ -60,7 +61,7 @@ const closing = async (b: Bench | undefined): Promise<void> => {
   await b?.daemon.destroy()
 }
 
-describe.skipIf(missing !== null)('the run of a daemon that ends its containers with it', () => {
+onDocker('the run of a daemon that ends its containers with it', () => {
   let b: Bench | undefined
   beforeAll(async () => void (b = await bench({})))
   afterAll(() => closing(b))
@@ -130,7 +131,7 @@ describe.skipIf(missing !== null)('the run of a daemon that ends its containers 
   })
 })
 
-describe.skipIf(missing !== null)('the run of a daemon with live restore', () => {
+onDocker('the run of a daemon with live restore', () => {
   let b: Bench | undefined
   beforeAll(async () => void (b = await bench({ liveRestore: true })))
   afterAll(() => closing(b))
@@ -158,7 +159,7 @@ describe.skipIf(missing !== null)('the run of a daemon with live restore', () =>
   })
 })
 
-describe.skipIf(missing !== null)('the run of a daemon without a bridge', () => {
+onDocker('the run of a daemon without a bridge', () => {
   let b: Bench | undefined
   beforeAll(async () => void (b = await bench({ bridge: 'none' })))
   afterAll(() => closing(b))

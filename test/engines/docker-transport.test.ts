@@ -3,21 +3,21 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import type { DockerOptions } from '../../src/engines/docker/index.ts'
 import type { Call, Engine } from '../../src/engines/engine.ts'
 import { LABEL } from '../../src/model/labels.ts'
 import { type PrivateDaemon, startPrivateDaemon } from '../support/docker-daemon.ts'
 import { type Proxy, type ProxyHooks, startDockerProxy } from '../support/docker-proxy.ts'
-import { DOCKER_SOCKET, dockerEngine, dockerMissing, programsMissing } from '../support/docker-subject.ts'
+import { DOCKER_SOCKET, dockerEngine, dockerAbsent, programsMissing } from '../support/docker-subject.ts'
 import { ensureTestImage, TEST_IMAGE } from '../support/image.ts'
 import { freePort, type Sshd, startSshd } from '../support/sshd.ts'
 import { collect, finish, refused, TEST_RUN_LABEL, until, within } from './conformance/rig.ts'
+import { describeOn } from './describe-on.ts'
 
 const call: Call = { limitMs: 60_000 }
-const missing =
-  (await dockerMissing()) ?? programsMissing('dockerd', 'ip', 'openssl', 'sshd', 'ssh', 'docker')
-if (missing !== null) console.error(`docker transport tests are skipped: ${missing}`)
+const missing = (await dockerAbsent()) ?? programsMissing('dockerd', 'ip', 'openssl', 'sshd', 'ssh', 'docker')
+const onDocker = describeOn('docker', missing)
 
 let dir = ''
 const undo: (() => Promise<unknown>)[] = []
@@ -112,7 +112,7 @@ function certificates(into: string): void {
   sign('', 'clientAuth', '')
 }
 
-describe.skipIf(missing !== null)('tcp with TLS', () => {
+onDocker('tcp with TLS', () => {
   let daemon: PrivateDaemon | undefined
   let port = 0
   let certs = ''
@@ -180,7 +180,7 @@ describe.skipIf(missing !== null)('tcp with TLS', () => {
   })
 })
 
-describe.skipIf(missing !== null)('ssh', () => {
+onDocker('ssh', () => {
   const servers: Sshd[] = []
   const server = async (config: readonly string[] = []): Promise<Sshd> => {
     const sshd = await startSshd(config)
@@ -275,7 +275,7 @@ describe.skipIf(missing !== null)('ssh', () => {
   })
 })
 
-describe.skipIf(missing !== null)('what comes between', () => {
+onDocker('what comes between', () => {
   const between = async (hooks: ProxyHooks): Promise<{ proxy: Proxy; engine: Engine }> => {
     const proxy = await startDockerProxy(join(dir, `proxy-${(count += 1)}.sock`), DOCKER_SOCKET, hooks)
     undo.push(() => proxy.close())

@@ -1,8 +1,7 @@
-import { test } from 'vitest'
-import { DOCKER_SOCKET, dockerEngine, dockerMissing, dockerSubject } from '../support/docker-subject.ts'
+import { DOCKER_SOCKET, dockerAbsent, dockerEngine, dockerSubject } from '../support/docker-subject.ts'
 import { conformance } from './conformance.ts'
+import { describeOn } from './describe-on.ts'
 
-const missing = await dockerMissing()
-if (missing === null)
-  conformance('docker', () => dockerSubject(DOCKER_SOCKET, dockerEngine(`unix://${DOCKER_SOCKET}`)))
-else test.skip(`docker: ${missing}`, () => undefined)
+describeOn('docker', await dockerAbsent())("the machine's own Docker", () =>
+  conformance('docker', () => dockerSubject(DOCKER_SOCKET, dockerEngine(`unix://${DOCKER_SOCKET}`))),
+)

@@ -1,11 +1,12 @@
-import { afterAll, beforeAll, describe, expect, it, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Engine } from '../../src/engines/engine.ts'
 import { createGuest, reapStale } from '../../src/guest/index.ts'
 import { systemClock, systemIds } from '../../src/server/system.ts'
-import { dockerEngine, dockerMissing, DOCKER_SOCKET } from '../support/docker-subject.ts'
+import { dockerEngine, dockerAbsent, DOCKER_SOCKET } from '../support/docker-subject.ts'
 import { rawDocker } from '../support/docker-http.ts'
 import { finish, guestSuite, run, runs, start, type GuestRig } from '../support/guest-suite.ts'
 import { ensureTestImage, TEST_USER } from '../support/image.ts'
+import { describeOn } from './describe-on.ts'
 
 const BYTES = 300 * 1024 * 1024 - ((300 * 1024 * 1024) % 65536)
 const LABEL = 'holdfast.dev/guest-test'
@@ -48,9 +49,7 @@ async function docker(method: string, path: string, json?: object): Promise<stri
   return text
 }
 
-const missing = await dockerMissing()
-if (missing !== null) test.skip(`guest on docker: ${missing}`, () => undefined)
-else {
+describeOn('docker', await dockerAbsent())('the guest on Docker', () => {
   describe.each([
     ['an ordinary container', {}, BYTES],
     [
@@ -183,4 +182,4 @@ else {
       }
     })
   })
-}
+})

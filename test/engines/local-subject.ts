@@ -92,10 +92,13 @@ async function leftovers(base: string): Promise<string[]> {
 
 const BUSYBOX = ['/bin/busybox', '/usr/bin/busybox'].find((path) => existsSync(path))
 
+/** Why there is no image that is a directory here, or null. */
+export const busyboxMissing: string | null =
+  BUSYBOX === undefined ? 'the test image needs a static busybox: apt-get install busybox-static' : null
+
 /** A root file system in a directory, with nothing of the host's: busybox, and what the suite seeds from. */
 export async function busyboxImage(rig: LocalRig): Promise<{ image: string; path: string }> {
-  if (BUSYBOX === undefined)
-    throw new Error('the test image needs a static busybox: apt-get install busybox-static')
+  if (BUSYBOX === undefined) throw new Error(busyboxMissing ?? '')
   const dir = join(rig.allowed, 'busybox')
   await mkdir(join(dir, 'bin'), { recursive: true })
   await copyFile(BUSYBOX, join(dir, 'bin/busybox'))
@@ -125,13 +128,14 @@ export async function localSubject(
   await mkdir(scratch)
   await mkdir(hostDir)
   const isolated = isolation === 'namespaces'
-  const seeded = isolated && BUSYBOX !== undefined ? await busyboxImage(rig) : undefined
+  const seeded = isolated && busyboxMissing === null ? await busyboxImage(rig) : undefined
+  if (image === 'busybox' && seeded === undefined)
+    throw new Error('a directory as the image is for namespaces')
   return {
     engine: rig.engine,
-    image: image === 'busybox' && seeded !== undefined ? seeded.image : 'host',
+    image: image === 'busybox' ? (seeded?.image ?? '') : 'host',
     missingImage: 'dir:/holdfast-no-such-image',
     hostDir,
-    isolated,
     ...(seeded === undefined ? {} : { seeded }),
     ...(isolated ? {} : { scratch }),
     async killBehind(id) {

@@ -6,23 +6,25 @@ import { createDockerEngine, type DockerOptions } from '../../src/engines/docker
 import type { Engine } from '../../src/engines/engine.ts'
 import { systemClock } from '../../src/server/system.ts'
 import type { Subject } from '../engines/conformance.ts'
+import { requires } from '../engines/required.ts'
 import { rawDocker } from './docker-http.ts'
 import { ensureTestImage, TEST_IMAGE, TEST_SEED_PATH, TEST_VOLUME_IMAGE, TEST_VOLUME_PATH } from './image.ts'
 
 export const DOCKER_SOCKET = '/var/run/docker.sock'
 
-const required = (): boolean => (process.env['HOLDFAST_REQUIRE_ENGINES'] ?? '') !== ''
-
-/** Why tests on the machine's own Docker cannot run, or null. With HOLDFAST_REQUIRE_ENGINES set they must. */
-export async function dockerMissing(): Promise<string | null> {
+/** Why tests on the machine's own Docker cannot run, or null. */
+export async function dockerAbsent(): Promise<string | null> {
   const answer = await rawDocker(DOCKER_SOCKET, 'GET', '/_ping').catch((error: unknown) => error)
-  if (!(answer instanceof Error) || required()) return null
-  return `no Docker answers at ${DOCKER_SOCKET}: ${answer.message}`
+  return answer instanceof Error ? `no Docker answers at ${DOCKER_SOCKET}: ${answer.message}` : null
 }
 
-/** Why tests that start these programs as root cannot run, or null. With HOLDFAST_REQUIRE_ENGINES set they must. */
+/** Why tests on it may be skipped, or null. Where HOLDFAST_REQUIRE_ENGINES names Docker they run, and fail without it. */
+export async function dockerMissing(): Promise<string | null> {
+  return requires('docker') ? null : dockerAbsent()
+}
+
+/** Why tests that start these programs as root cannot run, or null. */
 export function programsMissing(...programs: readonly string[]): string | null {
-  if (required()) return null
   if (process.getuid?.() !== 0) return 'they need root, to start daemons of their own'
   const dirs = ['/usr/sbin', '/sbin', ...(process.env['PATH'] ?? '').split(':')]
   const absent = programs.filter((program) => !dirs.some((dir) => existsSync(join(dir, program))))

@@ -128,14 +128,12 @@ function ports(rig: Rig): void {
   // Above the usual ephemeral ranges' start and random, because some engines share the host's network.
   const somePort = (): number => 20_000 + Math.floor(Math.random() * 10_000)
 
-  test('a listening port is reached, a refused one says so', async (ctx) => {
+  test('a listening port is reached, a refused one says so', async () => {
     const port = somePort()
-    const entrypoint = rig.commands.echoServer(port)
-    const { id } = await rig.running(entrypoint === null ? {} : { entrypoint })
+    const { id } = await rig.running({ entrypoint: rig.commands.echoServer(port) })
     if (!rig.engine.capabilities.dial)
       return void (await refused(rig.engine.dial(id, port, rig.call()), 'unsupported', 'none'))
     await refused(rig.engine.dial(id, port === 29_999 ? 20_000 : port + 1, rig.call()), 'failed', 'none')
-    if (entrypoint === null) return ctx.skip('the image has nothing that listens')
     const socket = await until('the port to listen', async () => {
       try {
         return await rig.engine.dial(id, port, rig.call())

@@ -124,8 +124,7 @@ function endings(rig: Rig): void {
     expect(await rig.facts(ended.id)).toEqual(before)
   })
 
-  test('an instance killed behind our back is stopped, and not by its own doing', async (ctx) => {
-    if (rig.subject.killBehind === undefined) return ctx.skip('the subject cannot reach behind the driver')
+  test('an instance killed behind our back is stopped, and not by its own doing', async () => {
     const { id } = await rig.running()
     await rig.subject.killBehind(id)
     const facts = await rig.ended(id)
@@ -153,8 +152,7 @@ function presence(rig: Rig): void {
     expect((await rig.facts(name)).startedAt).toBeNull()
   })
 
-  test('an instance removed behind our back is absent, and every change to it is refused without effect', async (ctx) => {
-    if (rig.subject.removeBehind === undefined) return ctx.skip('the subject cannot reach behind the driver')
+  test('an instance removed behind our back is absent, and every change to it is refused without effect', async () => {
     const { id, name } = await rig.running()
     await rig.subject.removeBehind(id)
     expect(await rig.engine.inspectInstance(name, rig.call())).toBeNull()
@@ -202,7 +200,7 @@ function processes(rig: Rig): void {
     await rig.ended(id)
     const { stdout } = await rig.logs(id)
     expect(stdout.startsWith(`${value}\n${rig.scratch}\n`), stdout).toBe(true)
-    if (rig.isolated) expect(stdout.trimEnd().split('\n').at(-1)).toBe('conformance')
+    if (rig.traits.isolated) expect(stdout.trimEnd().split('\n').at(-1)).toBe('conformance')
   })
 
   test('a workload runs as the user that was asked for, or the engine says that it cannot', async () => {

@@ -11,7 +11,7 @@ import type {
 } from '../../../src/engines/engine.ts'
 import { EngineError, type EngineErrorKind, type InstanceFacts } from '../../../src/model/facts.ts'
 import { LABEL } from '../../../src/model/labels.ts'
-import { type Commands, posixCommands, type Subject } from './subject.ts'
+import { type Commands, posixCommands, type Subject, type Traits } from './subject.ts'
 
 /** Long enough for a slow machine, short enough to name the call that hangs. */
 const CALL_LIMIT_MS = 60_000
@@ -25,11 +25,12 @@ export interface Finished {
 
 /** One run of the suite: names, labels and the removal of everything that was made under them. */
 export interface Rig {
+  /** Known before the subject is open, when tests are registered. */
+  readonly traits: Traits
   readonly subject: Subject
   readonly engine: Engine
   readonly commands: Commands
   readonly scratch: string
-  readonly isolated: boolean
   call(over?: Partial<Call>): Call
   name(prefix: string): string
   labels(): Record<string, string>
@@ -104,6 +105,12 @@ export async function refused(
   return error
 }
 
+/** What a trait promises and the subject must therefore bring. */
+export function given<T>(part: T | undefined): T {
+  if (part === undefined) throw new Error('the subject does not bring what its traits say')
+  return part
+}
+
 export async function collect(stream: AsyncIterable<unknown>): Promise<Buffer> {
   const chunks: Buffer[] = []
   for await (const chunk of stream) chunks.push(Buffer.from(chunk as Uint8Array))
@@ -119,7 +126,7 @@ export async function finish(stream: ExecStream): Promise<Finished> {
   return { code, stdout, stderr }
 }
 
-export function createRig(): OwnedRig {
+export function createRig(traits: Traits): OwnedRig {
   const run = `t${randomBytes(5).toString('hex')}`
   const instances = new Set<string>()
   const volumes = new Set<string>()
@@ -141,6 +148,7 @@ export function createRig(): OwnedRig {
   }
 
   const rig: OwnedRig = {
+    traits,
     get subject() {
       return subject()
     },
@@ -152,9 +160,6 @@ export function createRig(): OwnedRig {
     },
     get scratch() {
       return subject().scratch ?? '/tmp'
-    },
-    get isolated() {
-      return subject().isolated ?? true
     },
     call: (over) => ({ limitMs: CALL_LIMIT_MS, ...over }),
     name: (prefix) => `hfc-${prefix}-${run}-${(count += 1)}`,

@@ -17,7 +17,7 @@ export interface Commands {
   readonly ticks: readonly string[]
   /** Writes `out` and `err` to the two streams, then ends with 0. */
   say(out: string, err: string): readonly string[]
-  /** Says `one`, two seconds later `two`, and ends. */
+  /** Says `one`, a second or more later `two`, and ends. */
   readonly twoLines: readonly string[]
   /** Prints four lines: the variable, the working directory, the numeric user, the host name. */
   show(variable: string): readonly string[]
@@ -30,8 +30,8 @@ export interface Commands {
   flood(bytes: number): readonly string[]
   /** Says `rows columns` of its terminal again and again, or `not a tty`, until it is ended. */
   readonly terminal: readonly string[]
-  /** Answers on a TCP port with what it is sent; null when the image has nothing that can listen. */
-  echoServer(port: number): readonly string[] | null
+  /** Answers on a TCP port with what it is sent. */
+  echoServer(port: number): readonly string[]
   /** A program that is not there. */
   readonly missing: readonly string[]
 }
@@ -45,6 +45,24 @@ export interface SeededImage {
   readonly path: string
 }
 
+/**
+ * What a subject may lack by its nature. The tests of what it lacks are not registered, and one test holds each word
+ * against what the subject gives and does, so that none is left out in silence. What an engine may lack and its
+ * contract names, it declares in its `capabilities` instead, and is held to refuse it.
+ */
+export interface Traits {
+  /** Instances have a file system and a host name of their own: a volume is at the path where it is mounted. */
+  readonly isolated: boolean
+  /** The engine knows when each line of a log was written. */
+  readonly logTimes: boolean
+  /** The subject brings `seeded`, which only isolated instances can show. */
+  readonly seededImage: boolean
+  /** The subject brings `declares`. */
+  readonly declaringImage: boolean
+}
+
+export const ALL_TRAITS: Traits = { isolated: true, logTimes: true, seededImage: true, declaringImage: true }
+
 /** What a driver's author gives to the suite: one engine that answers, and how to reach round its back. */
 export interface Subject {
   readonly engine: Engine
@@ -54,19 +72,18 @@ export interface Subject {
   readonly missingImage: string
   /** Absent: `posixCommands`. */
   readonly commands?: Commands
+  /** Together with the trait `seededImage`. */
   readonly seeded?: SeededImage
-  /** An image that declares this path as `VOLUME`. */
+  /** Together with the trait `declaringImage`: an image that declares this path as `VOLUME`. */
   readonly declares?: { readonly image: string; readonly path: string }
   /** An empty directory of the engine's machine, writable for the image's user, that may be mounted. */
-  readonly hostDir?: string
+  readonly hostDir: string
   /** A directory inside instances that any user can write to, not a mount; `/tmp` when absent. */
   readonly scratch?: string
-  /** False where instances share the host's file system and users (isolation `none`): mounts at paths are not checked. */
-  readonly isolated?: boolean
   /** Removes an instance, running or not, without the driver (`docker rm -f`). */
-  removeBehind?(id: string): Promise<void>
+  removeBehind(id: string): Promise<void>
   /** Kills an instance's main process without the driver. */
-  killBehind?(id: string): Promise<void>
+  killBehind(id: string): Promise<void>
   /** After the suite has removed all that it made: closes the engine and removes what the subject made. */
   cleanup(): Promise<void>
 }
@@ -105,7 +122,7 @@ export const posixCommands: Commands = {
   ignoreTerm: sh(`trap '' TERM; echo ready; while :; do sleep 1; done`),
   ticks: sh(`trap 'exit 0' TERM; ${untilTerm('echo tick;', '0.1')}`),
   say: (out, err) => sh(`printf %s "$1"; printf %s "$2" >&2`, out, err),
-  twoLines: sh('echo one; sleep 2; echo two'),
+  twoLines: sh('echo one; sleep 1; echo two'),
   show: (variable) => sh(`printf '%s\\n' "$${variable}"; pwd; id -u; uname -n`),
   write: (path, text) => sh('printf %s "$2" > "$1"', path, text),
   read: (path) => ['cat', path],
