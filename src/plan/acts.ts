@@ -14,7 +14,7 @@ export function reuse(view: SandboxView, draft: Draft, kind: Step['kind']): numb
 export type Words = Parameters<typeof take>[1]
 
 /** A hung engine can carry out a stop long after its call was given up; an end until then is taken for that stop, ms. */
-const LATE_STOP_MS = 120_000
+export const LATE_STOP_MS = 120_000
 
 export function stop(
   view: SandboxView,

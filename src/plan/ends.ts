@@ -24,11 +24,10 @@ export function bringUp(
     }
     return start(view, draft, ref, facts)
   }
-  const stopMayHaveLanded =
-    view.open.some((r) => r.step.kind === 'stop-instance') ||
-    (draft.record.stopDoubtUntil !== null && draft.record.stopDoubtUntil > view.now)
-  const asked = stopMayHaveLanded || startAskedSince(draft, facts)
-  const verdict = classifyExit(ref, facts, draft.record.lastExit, asked, view.exitCause, view.now)
+  const asked = view.open.some((r) => r.step.kind === 'stop-instance') || startAskedSince(draft, facts)
+  const { lastExit, stopDoubtUntil } = draft.record
+  const inDoubt = stopDoubtUntil !== null && stopDoubtUntil > view.now
+  const verdict = classifyExit(ref, facts, lastExit, asked, view.exitCause, view.now, inDoubt)
   switch (verdict.kind) {
     case 'need-cause':
       return need(view, 'exit-cause')
@@ -135,6 +134,7 @@ function restart(view: SandboxView, draft: Draft, ref: InstanceRef, facts: Insta
 
 /** Why an instance was removed that was made on another volume than journaled; its backoff stays. */
 export const WRONG_VOLUME = 'wrong volume'
+export const WRONG_VOLUME_CODE = 'wrong-volume'
 
 function start(view: SandboxView, draft: Draft, ref: InstanceRef, facts: InstanceFacts): SandboxDecision {
   const first = facts.startedAt === null && ref.number === 1
@@ -148,7 +148,7 @@ function start(view: SandboxView, draft: Draft, ref: InstanceRef, facts: Instanc
       if (facts.startedAt !== null) return lostVolume(draft, fault.volume)
     }
     // Whatever makes it come out wrong each time must not turn into a loop of creates and removals.
-    const failure = { error: fault.text, code: 'wrong-volume' }
+    const failure = { error: fault.text, code: WRONG_VOLUME_CODE }
     draft.record = { ...draft.record, backoff: nextBackoff(draft.record.backoff, failure, view.now, 0.5) }
     const status = {
       phase: 'Lost' as const,

@@ -17,7 +17,8 @@ export type ExitVerdict =
 /**
  * Classifies an exit by circumstance, never by its code (DESIGN §4): an exit under another engine run or boot than
  * the one it was last seen running in was the engine's or the host's. Under the same run it was the workload's, unless
- * memory ran out, somebody else stopped it through the engine, or we did.
+ * memory ran out, somebody else stopped it through the engine, or we did: `asked` when a stop of ours is open,
+ * `stopInDoubt` when one that was given up can still land, so that a stop through the engine may be that one.
  */
 export function classifyExit(
   ref: InstanceRef,
@@ -26,6 +27,7 @@ export function classifyExit(
   asked: boolean,
   cause: 'external' | 'own' | null | undefined,
   now: number,
+  stopInDoubt: boolean = false,
 ): ExitVerdict {
   const startedAt = facts.startedAt ?? 0
   const known = last !== null && last.instance === ref.number && last.startedAt === startedAt ? last : null
@@ -47,6 +49,8 @@ export function classifyExit(
   }
   if (facts.oomKilled) return { kind: 'new', exit: exit('oom') }
   if (cause === undefined) return { kind: 'need-cause' }
+  if (cause === 'own') return { kind: 'new', exit: exit('workload') }
+  if (stopInDoubt) return { kind: 'new', exit: exit('asked') }
   return { kind: 'new', exit: exit(cause === 'external' ? 'external' : 'workload') }
 }
 

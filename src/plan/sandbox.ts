@@ -2,6 +2,7 @@ import type { InstanceFacts } from '../model/facts.ts'
 import { isExactly } from '../model/labels.ts'
 import type { InstanceRef } from '../model/records.ts'
 
+import { LATE_STOP_MS } from './acts.ts'
 import { planCreate, remade } from './create.ts'
 import { planDelete } from './delete.ts'
 import { draftOf, rest, retire, tell, type Draft } from './draft.ts'
@@ -9,6 +10,7 @@ import { planPresent } from './present.ts'
 import { dueAt, restartDelayMs, BACKOFF_MAX_MS, BREAKER_PROBE_MS } from './backoff.ts'
 import { askedExit } from './exit.ts'
 import { isExpectedVolume, volumeMounts } from './mounts.ts'
+import { isTwin } from './sweep.ts'
 import { openCreateUntil, settledAs, settleInstanceStep } from './settle.ts'
 import type { SandboxDecision, SandboxView } from './types.ts'
 
@@ -104,8 +106,8 @@ function ownFacts(view: SandboxView, draft: Draft): InstanceFacts | null {
   const facts = view.observed.value.instance
   const ref = draft.record.instance
   if (facts === null || ref === null) return null
-  if (isExactly(facts, { installation: view.installation, name: ref.name, uid: ref.uid })) return facts
-  return null
+  if (!isExactly(facts, { installation: view.installation, name: ref.name, uid: ref.uid })) return null
+  return isTwin(ref, facts) ? null : facts
 }
 
 /** Closes the rows whose effect is seen, and those no longer wanted whose limit has passed. */
@@ -119,6 +121,11 @@ function settleOpen(view: SandboxView, draft: Draft, facts: InstanceFacts | null
     }
     if (settleInstanceStep(row, facts, view.installation).kind === 'done') {
       draft.settled.push(settledAs(row, 'done', 'seen'))
+      if (row.step.kind === 'stop-instance') {
+        // It ended, but maybe by something else: the stop itself was never answered, and can still land.
+        const doubt = Math.max(draft.record.stopDoubtUntil ?? 0, row.deadlineAt + LATE_STOP_MS)
+        draft.record = { ...draft.record, stopDoubtUntil: doubt > view.now ? doubt : null }
+      }
       afterDone(draft, row.step.kind, facts)
     }
   }
@@ -128,6 +135,12 @@ function settleOpen(view: SandboxView, draft: Draft, facts: InstanceFacts | null
 function settleLeftovers(view: SandboxView, d: SandboxDecision): SandboxDecision {
   const left = view.open.filter((r) => r.id !== d.retryOf && d.settled.every((s) => s.id !== r.id))
   const over = left.filter((r) => r.deadlineAt <= view.now)
+  // A stop that is given up can land as late as one that is retried.
+  const lateStops = over
+    .filter((r) => r.step.kind === 'stop-instance')
+    .map((r) => r.deadlineAt + LATE_STOP_MS)
+  const doubt = Math.max(d.record.stopDoubtUntil ?? 0, ...lateStops)
+  const record = lateStops.length > 0 && doubt > view.now ? { ...d.record, stopDoubtUntil: doubt } : d.record
   const waits = left.filter((r) => r.deadlineAt > view.now).map((r) => r.deadlineAt)
   const settled = [
     ...d.settled,
@@ -135,7 +148,7 @@ function settleLeftovers(view: SandboxView, d: SandboxDecision): SandboxDecision
   ]
   const wakeAt =
     d.step === null && waits.length > 0 ? Math.min(d.wakeAt ?? Number.POSITIVE_INFINITY, ...waits) : d.wakeAt
-  return { ...d, settled, wakeAt }
+  return { ...d, record, settled, wakeAt }
 }
 
 /** What follows from a step that was seen to have happened, also when its reply was lost. */

@@ -1,4 +1,5 @@
 import type { InstanceFacts, VolumeFacts } from '../model/facts.ts'
+import type { InstanceRef } from '../model/records.ts'
 import { LABEL, ownership } from '../model/labels.ts'
 
 /** What the store knows of a uid that an engine object carries. */
@@ -26,4 +27,17 @@ export function judge(
   const k = known(object.labels[LABEL.uid] ?? '')
   if (k.row) return { kind: 'known' }
   return k.tombstone ? { kind: 'remnant' } : { kind: 'quarantine' }
+}
+
+/**
+ * A create of ours that landed a second time, long after its call was given up and the instance that its retry made
+ * was removed by somebody. Nothing ever ran in it: it is a remnant, and no leave to bring a lost sandbox back.
+ */
+export function isTwin(ref: InstanceRef, facts: InstanceFacts): boolean {
+  return (
+    ref.engineId !== null &&
+    facts.id !== ref.engineId &&
+    facts.startedAt === null &&
+    facts.state !== 'running'
+  )
 }

@@ -8,7 +8,7 @@ import {
 } from '../model/facts.ts'
 import type { InstanceRef, JournalRow, SandboxRecord, VolumeRecord } from '../model/records.ts'
 import { afterSandboxFailure, mayHaveSeeded } from '../plan/failure.ts'
-import { WRONG_VOLUME } from '../plan/ends.ts'
+import { WRONG_VOLUME, WRONG_VOLUME_CODE } from '../plan/ends.ts'
 import { volumeMounts } from '../plan/mounts.ts'
 import { planSandbox } from '../plan/sandbox.ts'
 import type { SandboxDecision, SandboxObservation, SandboxView } from '../plan/types.ts'
@@ -314,7 +314,10 @@ function afterSuccess(
 ): SandboxRecord {
   const ref = record.instance
   const step = row.step
-  const keepsBackoff = step.kind === 'remove-instance' && step.why === WRONG_VOLUME
+  // Only a start proves that the mounts come out right: until then creates and removals must not become a loop.
+  const keepsBackoff =
+    (step.kind === 'remove-instance' && step.why === WRONG_VOLUME) ||
+    (step.kind === 'create-instance' && record.backoff?.code === WRONG_VOLUME_CODE)
   const clean = keepsBackoff ? record : { ...record, backoff: null }
   if (ref === null || !('uid' in step) || step.uid !== ref.uid) return clean
   if (step.kind === 'create-instance' && engineId !== undefined)

@@ -4,7 +4,7 @@ import { HoldfastError } from '../model/errors.ts'
 import { LABEL } from '../model/labels.ts'
 import type { JournalRow, SandboxRecord, Step, VolumeRecord } from '../model/records.ts'
 import { sandboxNeedsPass, volumeNeedsPass } from '../plan/resync.ts'
-import { judge, type KnownObject } from '../plan/sweep.ts'
+import { isTwin, judge, type KnownObject } from '../plan/sweep.ts'
 import { SILENT, SILENT_SEEDED } from '../plan/volume.ts'
 import type { ReadTx } from '../store/store.ts'
 import type { Context } from './context.ts'
@@ -108,8 +108,10 @@ async function knownTo(
     // A former make of a volume that lives on, and that nobody discarded, may hold data: it is for a person to look at.
     return { row: named, tombstone: buried || (!live && tombstone) }
   }
-  const sandbox = await tx.sandbox(facts.labels[LABEL.sandbox] ?? '')
-  return { row: sandbox?.instance?.uid === uid && sandbox.instance.name === facts.name, tombstone }
+  const ref = (await tx.sandbox(facts.labels[LABEL.sandbox] ?? ''))?.instance
+  const named = ref?.uid === uid && ref.name === facts.name
+  if (named && 'state' in facts && isTwin(ref, facts)) return { row: false, tombstone: true }
+  return { row: named, tombstone }
 }
 
 async function judgeInstance(
