@@ -14,6 +14,8 @@ const INSTALLATION = 'holdfast.dev/installation'
 const SANDBOX = 'holdfast.dev/sandbox'
 /** Two processes of one local engine meet rarely, and for a moment only. */
 const REMOVE_TRIES = 5
+/** What breaks a run off from outside. */
+const BREAKS = ['SIGINT', 'SIGTERM'] as const
 const CALL = { limitMs: 30_000 }
 
 /** An instance as the engine itself tells of it. */
@@ -169,10 +171,11 @@ export async function openRig(
   const world = kind === 'docker' ? await dockerWorld(socketPath) : localWorld(server.stateDir, isolation)
   // The driver's own timers keep no process alive.
   const alive = setInterval(() => undefined, 60_000)
-  return {
+  const rig: Rig = {
     server,
     world,
     async destroy() {
+      for (const signal of BREAKS) process.off(signal, broken)
       try {
         await server.kill()
         const installation = installationOf(server.stateDir)
@@ -185,6 +188,16 @@ export async function openRig(
       }
     },
   }
+  // A run that is broken off leaves nothing behind either; a second signal ends it at once.
+  function broken(): void {
+    const end = (): never => process.exit(130)
+    rig.destroy().then(end, (error: unknown) => {
+      process.stderr.write(`${String(error)}\n`)
+      end()
+    })
+  }
+  for (const signal of BREAKS) process.once(signal, broken)
+  return rig
 }
 
 /** Removes all that an installation has on the engine, whatever state it is in. Errors are told, not thrown. */

@@ -146,6 +146,12 @@ export async function createTestServer(options: TestServerOptions): Promise<Test
     return gone()
   }
 
+  // A run that is broken off leaves no server behind; what is on the engine then stays, with its label.
+  const orphan = (): void => {
+    if (!gone()) child?.kill('SIGKILL')
+  }
+  process.on('exit', orphan)
+
   const server: TestServer = {
     url,
     apiKey,
@@ -202,6 +208,7 @@ export async function createTestServer(options: TestServerOptions): Promise<Test
     log,
     async destroy() {
       await server.kill()
+      process.off('exit', orphan)
       // A removal would go through a mount and delete what is mounted.
       const mounts = mountsBelow(stateDir)
       if (mounts.length > 0)
