@@ -39,7 +39,8 @@ export interface Engine {
   removeInstance(id: string, call: Call): Promise<void>
   /**
    * Why a stopped instance ended, as far as the engine remembers: `external` when a stop or kill was sent through
-   * the engine, `own` when it certainly was not, null when it cannot tell.
+   * the engine, `own` when it certainly was not, null when it cannot tell. Rejects as `unreachable` when the engine is
+   * ending or has ended: an answer means that the run in `facts` goes on.
    */
   exitCause(facts: InstanceFacts, call: Call): Promise<'external' | 'own' | null>
 

@@ -47,8 +47,9 @@ export function classifyExit(
   if (known === null || now - seenAt < EXIT_SETTLE_MS) {
     return { kind: 'provisional', exit: exit('provisional'), certainAt: seenAt + EXIT_SETTLE_MS }
   }
-  if (facts.oomKilled) return { kind: 'new', exit: exit('oom') }
+  // Asking for the cause is also what proves that the engine stays, so it comes before every conclusion.
   if (cause === undefined) return { kind: 'need-cause' }
+  if (facts.oomKilled) return { kind: 'new', exit: exit('oom') }
   if (cause === 'own') return { kind: 'new', exit: exit('workload') }
   if (stopInDoubt) return { kind: 'new', exit: exit('asked') }
   return { kind: 'new', exit: exit(cause === 'external' ? 'external' : 'workload') }

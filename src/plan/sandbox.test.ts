@@ -191,7 +191,9 @@ describe('exits are classified by circumstance, never by code', () => {
       view(withInstance({ lastExit }), exited({ exitCode: 137 }), { exitCause: 'external' }),
     )
     expect(other.record).toMatchObject({ desired: 'stopped', desiredReason: 'external' })
-    const oom = planSandbox(view(withInstance({ lastExit }), exited({ exitCode: 137, oomKilled: true })))
+    const oom = planSandbox(
+      view(withInstance({ lastExit }), exited({ exitCode: 137, oomKilled: true }), { exitCause: null }),
+    )
     expect(oom.record).toMatchObject({ desired: 'stopped', desiredReason: 'oom' })
   })
 

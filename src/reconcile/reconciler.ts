@@ -151,7 +151,10 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       changed: (what, detail) => {
         log.info({ engine: engine.id, what, detail }, 'engine')
         void tellEngine(engine.id, what, detail)
-        if (what === 'away') return
+        if (what === 'away') {
+          showUnknown(engine.id).catch((error: unknown) => failed(sweepKey(engine.id), error))
+          return
+        }
         // The start-up itself has enqueued everything.
         if (what === 'first') return
         everything.add(engine.id)
@@ -159,6 +162,12 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       },
     })
     monitors.set(engine.id, monitor)
+  }
+
+  /** What cannot be asked is not Running any more to anybody's knowledge: each sandbox says so. */
+  async function showUnknown(id: string): Promise<void> {
+    const { items } = await store.read((tx) => tx.sandboxes({ engine: id }))
+    for (const record of items) queue.add(sandboxKey(record.id), { background: true })
   }
 
   async function tellEngine(id: string, what: Change, detail: string): Promise<void> {

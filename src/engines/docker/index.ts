@@ -1,9 +1,9 @@
 import type { Duplex } from 'node:stream'
 import type { Clock } from '../../model/clock.ts'
-import { EngineError } from '../../model/facts.ts'
+import { EngineError, sameRun, type EngineRun } from '../../model/facts.ts'
 import { copyIn, copyOut } from '../docker-api/archive.ts'
 import { type Api, budget, createApi } from '../docker-api/api.ts'
-import { openConnection } from '../docker-api/connection.ts'
+import { type Connection, openConnection } from '../docker-api/connection.ts'
 import { engineEvents } from '../docker-api/events.ts'
 import { startExec } from '../docker-api/exec.ts'
 import { exitCause } from '../docker-api/exit-cause.ts'
@@ -42,13 +42,15 @@ const KNOWN_VERSIONS: VersionRange = { min: '1.40', max: '1.50' }
  * `denied`) when the address itself is not valid or not safe.
  */
 export function createDockerEngine(options: DockerOptions): Engine {
-  const connection = openConnection({
-    endpoint: options.host,
-    tlsCertPath: options.certPath,
-    allowPlainTcp: options.allowPlainTcp,
-    ssh: options.ssh,
-    clock: options.clock,
-  })
+  const connect = (): Connection =>
+    openConnection({
+      endpoint: options.host,
+      tlsCertPath: options.certPath,
+      allowPlainTcp: options.allowPlainTcp,
+      ssh: options.ssh,
+      clock: options.clock,
+    })
+  const connection = connect()
   const api = createApi(connection, options.clock, KNOWN_VERSIONS)
   const runs = createBridgeRunReader(api)
   const gate = createFreezeGate(options.clock)
@@ -77,7 +79,11 @@ export function createDockerEngine(options: DockerOptions): Engine {
     pauseInstance: instances.pause,
     unpauseInstance: instances.unpause,
     removeInstance: instances.remove,
-    exitCause: (facts, call) => exitCause(api, facts, call),
+    async exitCause(facts, call) {
+      const rest = budget(options.clock, call)
+      await answersAnew(connect, options.clock, facts.run, rest())
+      return exitCause(api, facts, rest())
+    },
     listVolumes: volumes.list,
     inspectVolume: volumes.inspect,
     createVolume: volumes.create,
@@ -93,6 +99,26 @@ export function createDockerEngine(options: DockerOptions): Engine {
     dial,
     events: (signal) => engineEvents(api, random, signal),
     close: () => api.close(),
+  }
+}
+
+/**
+ * Asks the engine for its run over a connection of its own. A daemon that is stopping in order has closed its listener
+ * before it ends its containers, and goes on answering on connections that it has: only a new one tells that it stays.
+ * Rejects as `unreachable` when it does not answer anew, or answers as another run.
+ */
+async function answersAnew(
+  connect: () => Connection,
+  clock: Clock,
+  run: EngineRun,
+  call: Call,
+): Promise<void> {
+  const connection = connect()
+  try {
+    const now = await createBridgeRunReader(createApi(connection, clock, KNOWN_VERSIONS)).read(call)
+    if (!sameRun(now, run)) throw new EngineError('unreachable', 'none', 'the engine was restarted meanwhile')
+  } finally {
+    await connection.close()
   }
 }
 
