@@ -1,4 +1,5 @@
 import type { Engine } from '../../engines/engine.ts'
+import type { EngineHealth } from '../../engines/host.ts'
 import { EngineError, type InstanceFacts, type Observed } from '../../model/facts.ts'
 import { fail } from '../../model/errors.ts'
 import type { SandboxRecord } from '../../model/records.ts'
@@ -19,6 +20,14 @@ import { defaultEngine } from './shared.ts'
 const LOOK_LIMIT_MS = 3_000
 /** How long a whole list may take, milliseconds. */
 const LIST_LIMIT_MS = 30_000
+
+/** The monitor may not have noticed yet what this look has. */
+function unlessOk(
+  health: EngineHealth,
+  seen: { readonly error: string; readonly since: number },
+): EngineHealth {
+  return health.ok ? { ok: false, error: seen.error, since: seen.since } : health
+}
 
 /** One live look, which changes nothing. What cannot be seen is unknown, never absent. */
 async function lookAt(
@@ -92,7 +101,7 @@ export function explainRoutes(app: App, ctx: Context): void {
       // The look just taken is newer than what the health monitor remembers.
       const health = observed.known
         ? { ok: true, error: null, since: observed.at }
-        : ctx.engines.health(record.engine)
+        : unlessOk(ctx.engines.health(record.engine), observed)
       return explain({ record, volumes: [...volumes.values()], open, health, observed })
     },
   )
