@@ -12,11 +12,10 @@ export function sandboxNeedsPass(
   record: SandboxRecord,
   facts: InstanceFacts | null,
   installation: string,
-  now: number,
 ): boolean {
   if (record.deletedAt !== null) return false
-  const due = record.status.nextAt
-  if (due !== null && due <= now) return true
+  // Whatever waits for a time has its timer set by a pass, and timers do not outlive a process.
+  if (record.status.nextAt !== null || record.restarts > 0 || record.breaker !== null) return true
   if (record.observedGeneration !== record.generation) return true
   const ref = record.instance
   if (ref === null) return record.desired !== 'stopped' || record.status.phase !== 'Stopped'

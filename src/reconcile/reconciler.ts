@@ -60,7 +60,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   const stopping = new AbortController()
   const cancels: (() => void)[] = []
   const startupKeys = new Set<string>()
-  let startupListed = false
+  /** Engines that were not listed since the start: one list tells which of their sandboxes need a closer look (DESIGN §4.10). */
+  const firstSweeps = new Set(engines.keys())
 
   const queue = createQueue({ clock, limit: KEYS_AT_ONCE, process, failed })
   const ctx: Context = {
@@ -76,7 +77,11 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     log,
     hooks: options.hooks ?? {},
     endpoint: options.endpoint,
-    enqueue: (key, how) => queue.add(key, how),
+    enqueue(key, how) {
+      // What the first list shows to differ is part of the recovery.
+      if (firstSweeps.size > 0 && how?.delayMs === undefined) startupKeys.add(key)
+      queue.add(key, how)
+    },
     suspect: (engine) => monitors.get(engine)?.suspect(),
     figures,
     kick,
@@ -99,7 +104,11 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     const engine = engines.get(id)
     if (engine === undefined) return
     const all = everything.has(id)
-    if (await sweepEngine(ctx, engine, all)) everything.delete(id)
+    const seen = await sweepEngine(ctx, engine, all)
+    if (seen) everything.delete(id)
+    // An engine that cannot be listed can still be asked about each sandbox, or each says Unknown.
+    if (!seen && firstSweeps.has(id)) await enqueueAllRows()
+    firstSweeps.delete(id)
   }
 
   function failed(key: string, error: unknown): void {
@@ -235,10 +244,10 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   }
 
   async function start(): Promise<void> {
-    await enqueueAllRows()
+    for (const row of await store.read((tx) => tx.openSteps())) ctx.enqueue(row.key)
     for (const engine of engines.values()) {
       watchHealth(engine)
-      queue.add(sweepKey(engine.id))
+      ctx.enqueue(sweepKey(engine.id))
       follow(engine).catch((error: unknown) => {
         if (!stopping.signal.aborted)
           log.error({ engine: engine.id, error: String(error) }, 'event stream ended; the full list goes on')
@@ -273,7 +282,6 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     for (const r of rows.s) startupKeys.add(sandboxKey(r.id))
     for (const v of rows.v)
       if (v.state !== 'ready' || v.discarded.length > 0 || v.purge !== null) startupKeys.add(volumeKey(v.uid))
-    startupListed = true
     for (const key of startupKeys) queue.add(key)
   }
 
@@ -285,7 +293,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     kick,
     settled: (key, limitMs) => queue.settled(key, limitMs),
     get recovered() {
-      return startupListed && startupKeys.size === 0
+      return firstSweeps.size === 0 && startupKeys.size === 0
     },
     get idle() {
       return queue.idle

@@ -77,7 +77,7 @@ function enqueueChanged(
   for (const record of rows.sandboxes) {
     if (record.desired === 'deleted') going.add(record.id)
     const facts = record.instance === null ? null : (byName.get(record.instance.name) ?? null)
-    if (everything || sandboxNeedsPass(record, facts, installation, ctx.clock.now()))
+    if (everything || sandboxNeedsPass(record, facts, installation))
       ctx.enqueue(sandboxKey(record.id), { background: true })
   }
   const live = new Set(rows.sandboxes.map((r) => r.id))
