@@ -95,8 +95,11 @@ async function load(tx: ReadTx, id: string): Promise<Loaded | null> {
 }
 
 async function decide(ctx: Context, engine: Engine | null, loaded: Loaded): Promise<SandboxDecision> {
-  const observed = await observe(ctx, engine, loaded)
-  let image: ImageFacts | null | undefined
+  const [observed, early] = await Promise.all([
+    observe(ctx, engine, loaded),
+    imageAhead(engine, loaded.record),
+  ])
+  let image: ImageFacts | null | undefined = early
   let exitCause: 'external' | 'own' | null | undefined
   for (let asked = 0; asked < 3; asked++) {
     const view: SandboxView = {
@@ -126,6 +129,19 @@ async function decide(ctx: Context, engine: Engine | null, loaded: Loaded): Prom
   throw new Error('the planner asked for the same fact again and again')
 }
 
+/** The image of an instance that is to be made is asked about at once; a failure is met again when it is really needed. */
+async function imageAhead(
+  engine: Engine | null,
+  record: SandboxRecord,
+): Promise<ImageFacts | null | undefined> {
+  if (engine === null || record.desired !== 'running' || record.instance?.engineId != null) return undefined
+  try {
+    return await engine.inspectImage(record.spec.image, { limitMs: OBSERVE_LIMIT_MS })
+  } catch {
+    return undefined
+  }
+}
+
 async function observe(
   ctx: Context,
   engine: Engine | null,
@@ -136,17 +152,19 @@ async function observe(
     return { known: false, error: `the engine ${record.engine} is not configured`, since: ctx.clock.now() }
   const call = { limitMs: OBSERVE_LIMIT_MS }
   try {
-    let instance: InstanceFacts | null = null
-    if (record.instance !== null) instance = await inspectOwn(engine, record.instance)
     const volumes = new Map<string, VolumeFacts | null>()
-    // A running instance holds its volumes; they matter before the next create or start.
-    if (instance === null || instance.state === 'stopped') {
-      await Promise.all(
+    const lookAtVolumes = (): Promise<unknown> =>
+      Promise.all(
         loaded.volumes.map(async (v) => {
           volumes.set(v.physicalName, await engine.inspectVolume(v.physicalName, call))
         }),
       )
-    }
+    const inspect = record.instance === null ? Promise.resolve(null) : inspectOwn(engine, record.instance)
+    // A running instance holds its volumes; they matter before the next create or start. One that is not known to run is
+    // looked at together with its volumes, because the time until it runs is what its user waits for.
+    const early = record.status.phase !== 'Running'
+    const [instance] = await Promise.all([inspect, early ? lookAtVolumes() : null])
+    if (!early && (instance === null || instance.state === 'stopped')) await lookAtVolumes()
     return { known: true, value: { instance, volumes }, at: ctx.clock.now() }
   } catch (error) {
     return doubt(ctx, record.engine, error)

@@ -38,7 +38,8 @@ describe('create', () => {
       volumes: [{ claimName: 'workspace', mountPath: '/sandbox', retention: 'delete' }],
     })
     expect(Date.parse(got.body.expiresAt) - Date.parse(got.body.createdAt)).toBe(60_000)
-    expect(server.kicks).toEqual([`sandbox/${got.body.id}`])
+    const [volume] = got.body.volumes
+    expect(server.kicks).toEqual([`volume/${volume.uid}`, `sandbox/${got.body.id}`])
     expect(got.headers['location']).toBe(`/v1/sandboxes/${got.body.id}`)
     expect(server.world.calls.size).toBe(0)
     const record = await server.store.read((tx) => tx.sandbox(got.body.id))

@@ -2,7 +2,7 @@ import { fail } from '../../model/errors.ts'
 import type { Engine } from '../../engines/engine.ts'
 import type { Mount, SandboxRecord, SandboxSpec, VolumeRecord } from '../../model/records.ts'
 import { specHash } from '../../model/spec.ts'
-import { sandboxKey } from '../../reconcile/controller.ts'
+import { sandboxKey, volumeKey } from '../../reconcile/controller.ts'
 import type { ReadTx, WriteTx } from '../../store/store.ts'
 import type { ApiDeps } from '../deps.ts'
 import { createdBody } from '../present/sandbox.ts'
@@ -72,7 +72,8 @@ async function insert(i: Insert): Promise<Outcome> {
     },
     now,
   )
-  return { status: 202, body: createdBody(record, volumes), kicks: [sandboxKey(id)] }
+  const planned = [...volumes.values()].filter((v) => v.state === 'planned').map((v) => volumeKey(v.uid))
+  return { status: 202, body: createdBody(record, volumes), kicks: [...planned, sandboxKey(id)] }
 }
 
 /** Names and ids are one name space for people, so a name may not be another sandbox's id either. */
