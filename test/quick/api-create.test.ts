@@ -38,8 +38,8 @@ describe('create', () => {
       volumes: [{ claimName: 'workspace', mountPath: '/sandbox', retention: 'delete' }],
     })
     expect(Date.parse(got.body.expiresAt) - Date.parse(got.body.createdAt)).toBe(60_000)
-    const [volume] = got.body.volumes
-    expect(server.kicks).toEqual([`volume/${volume.uid}`, `sandbox/${got.body.id}`])
+    const own = got.body.volumes[0].uid as string
+    expect(server.kicks).toEqual([`volume/${own}`, `sandbox/${got.body.id}`])
     expect(got.headers['location']).toBe(`/v1/sandboxes/${got.body.id}`)
     expect(server.world.calls.size).toBe(0)
     const record = await server.store.read((tx) => tx.sandbox(got.body.id))
