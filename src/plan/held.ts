@@ -1,11 +1,11 @@
-import { sameRun, type InstanceFacts } from '../model/facts.ts'
+import type { InstanceFacts } from '../model/facts.ts'
 import { LABEL } from '../model/labels.ts'
 import type { InstanceRef } from '../model/records.ts'
 import { isDrift } from '../model/spec.ts'
 import { remove, reuse, stop } from './acts.ts'
 import { BACKOFF_MAX_MS, dueAt } from './backoff.ts'
-import { rest, take, tell, want, type Draft, type StatusInput } from './draft.ts'
-import { askedExit, isDealtWith } from './exit.ts'
+import { need, rest, take, tell, want, type Draft, type StatusInput } from './draft.ts'
+import { askedExit, classifyExit, isDealtWith } from './exit.ts'
 import type { SandboxDecision, SandboxView } from './types.ts'
 
 /** Wanted paused. */
@@ -15,15 +15,7 @@ export function keepPaused(
   ref: InstanceRef,
   facts: InstanceFacts,
 ): SandboxDecision {
-  if (facts.state === 'stopped') {
-    const ownEnd = sameRun(ref.run, facts.run)
-    want(draft, 'stopped', ownEnd ? 'exited' : 'engine-restart', view.now)
-    const text = ownEnd
-      ? 'Its process ended before it was paused, or while it was.'
-      : 'It was paused and its processes are gone: what was in memory is lost, its volumes are not. `resume` starts it.'
-    tell(draft, 'Warning', ownEnd ? 'Exited' : 'PauseLost', text)
-    return keepStopped(view, draft, ref, facts)
-  }
+  if (facts.state === 'stopped') return pauseEnded(view, draft, ref, facts)
   if (!facts.paused) {
     const waiting = holdFailed(view, draft, {
       phase: 'Pausing',
@@ -50,6 +42,36 @@ export function keepPaused(
     backoff: null,
   }
   return rest(draft, { phase: 'Paused', reason: 'Paused', message: 'It is frozen; `resume` lets it go on.' })
+}
+
+/** It ended while it was to be paused: with its engine, which loses what was in memory, or in another way. */
+function pauseEnded(
+  view: SandboxView,
+  draft: Draft,
+  ref: InstanceRef,
+  facts: InstanceFacts,
+): SandboxDecision {
+  const verdict = classifyExit(ref, facts, draft.record.lastExit, false, view.exitCause, view.now)
+  if (verdict.kind === 'need-cause') return need(view, 'exit-cause')
+  draft.record = { ...draft.record, lastExit: verdict.exit }
+  if (verdict.kind === 'provisional') {
+    const message = 'Its process ended; whether by itself or with the engine is being made sure of.'
+    const words = {
+      phase: 'Pausing',
+      reason: 'ExitSeen',
+      message,
+      difference: 'it is not running',
+      next: 'observe',
+    } as const
+    return rest(draft, { ...words, nextAt: verdict.certainAt }, verdict.certainAt)
+  }
+  const withEngine = verdict.exit.class === 'engine'
+  want(draft, 'stopped', withEngine ? 'engine-restart' : 'exited', view.now)
+  const text = withEngine
+    ? 'It was paused and its processes are gone: what was in memory is lost, its volumes are not. `resume` starts it.'
+    : 'Its process ended before it was paused, or while it was.'
+  tell(draft, 'Warning', withEngine ? 'PauseLost' : 'Exited', text)
+  return keepStopped(view, draft, ref, facts)
 }
 
 /** Wanted stopped. */
