@@ -107,12 +107,14 @@ describe('the pool of lanes', () => {
   })
 
   it('reuses a held lane once its holders are gone', async () => {
-    // More lanes are kept than the commands below take at once, so that the freed one is never one too many.
-    const rig = await open({ limits: { probeMs: 50, maxIdle: 8 } })
+    const rig = await open({ limits: { probeMs: 50, maxIdle: 60 } })
     const { stdout } = await run(rig, 'echo $PPID; (sleep 1; echo late) &')
+    // The lane used last is taken first. One command more each time takes every lane there is, and so the freed one.
+    let commands = 0
     await until('the lane is used again', async () => {
-      const three = await Promise.all([1, 2, 3].map(() => run(rig, 'echo $PPID; sleep 0.05')))
-      return three.some((done) => done.stdout === stdout)
+      commands = Math.min(commands + 1, 50)
+      const all = await Promise.all(Array.from({ length: commands }, () => run(rig, 'echo $PPID; sleep 0.1')))
+      return all.some((done) => done.stdout === stdout)
     })
   })
 })
