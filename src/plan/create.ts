@@ -1,12 +1,11 @@
 import type { ImageFacts } from '../model/facts.ts'
 import { instanceName, physicalVolumeName } from '../model/ids.ts'
+import { volumeKey } from '../model/keys.ts'
 import type { InstanceRef, Step, VolumeMount, VolumeRecord } from '../model/records.ts'
 import { rest, take, need, tell, type Draft, type StatusInput } from './draft.ts'
 import { covers, isExpectedVolume, normalPath, volumeMounts } from './mounts.ts'
 import { openCreateUntil, settledAs } from './settle.ts'
 import type { SandboxDecision, SandboxView } from './types.ts'
-
-const volumeKey = (uid: string): string => `volume/${uid}`
 
 /** The words of a sandbox whose instance is being made: Pending at first, Starting when it had one before. */
 function making(draft: Draft, reason: string, message: string): StatusInput {

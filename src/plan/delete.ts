@@ -1,3 +1,4 @@
+import { volumeKey } from '../model/keys.ts'
 import type { InstanceFacts } from '../model/facts.ts'
 import { BACKOFF_MAX_MS, dueAt } from './backoff.ts'
 import { rest, retire, take, tell, type Draft } from './draft.ts'
@@ -115,7 +116,7 @@ function gone(view: SandboxView, draft: Draft): SandboxDecision {
   }
   const ref = draft.record.instance
   if (ref !== null) retire(view, draft, ref)
-  for (const mount of volumeMounts(draft.record)) draft.kicks.add(`volume/${mount.volume}`)
+  for (const mount of volumeMounts(draft.record)) draft.kicks.add(volumeKey(mount.volume))
 
   const readableUntil =
     draft.record.desiredReason === 'create-failed' ? draft.record.desiredAt + REFUSED_READABLE_MS : view.now

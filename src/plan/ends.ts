@@ -1,3 +1,4 @@
+import { volumeKey } from '../model/keys.ts'
 import type { InstanceFacts } from '../model/facts.ts'
 import type { InstanceRef } from '../model/records.ts'
 import { remove, reuse } from './acts.ts'
@@ -142,7 +143,7 @@ function start(view: SandboxView, draft: Draft, ref: InstanceRef, facts: Instanc
   const fault = mountFault(draft.record, view.volumes, seen, facts, view.installation)
   if (fault !== null) {
     if (fault.gone && fault.volume !== null) {
-      draft.kicks.add(`volume/${fault.volume.uid}`)
+      draft.kicks.add(volumeKey(fault.volume.uid))
       if (draft.record.status.phase !== 'Lost')
         tell(draft, 'Warning', 'VolumeLost', `It is not started: ${fault.text}.`)
       if (facts.startedAt !== null) return lostVolume(draft, fault.volume)

@@ -1,3 +1,4 @@
+import { volumeKey } from '../model/keys.ts'
 import type { InstanceFacts } from '../model/facts.ts'
 import { isExactly } from '../model/labels.ts'
 import type { InstanceRef } from '../model/records.ts'
@@ -231,7 +232,7 @@ function replaceLostVolumes(view: SandboxView, draft: Draft): boolean {
     // The former name is not marked for removal: should it come back, its data is somebody's to look at.
     const seed = row.kind === 'claim' ? 'none' : 'pending'
     draft.changedVolumes.set(row.uid, { ...remade(row), discarded: row.discarded, seed })
-    draft.kicks.add(`volume/${row.uid}`)
+    draft.kicks.add(volumeKey(row.uid))
     replaced = true
     tell(
       draft,

@@ -1,3 +1,4 @@
+import { sandboxKey } from '../model/keys.ts'
 import type { VolumeFacts } from '../model/facts.ts'
 import { isExactly, LABEL } from '../model/labels.ts'
 import type { EventDraft, Step, Tombstone, VolumeRecord } from '../model/records.ts'
@@ -80,8 +81,8 @@ function tell(d: Draft, type: 'Normal' | 'Warning', reason: string, message: str
 }
 
 function kickHolders(d: Draft): void {
-  for (const h of d.view.holders) d.kicks.add(`sandbox/${h.id}`)
-  if (d.record.owner !== null) d.kicks.add(`sandbox/${d.record.owner}`)
+  for (const h of d.view.holders) d.kicks.add(sandboxKey(h.id))
+  if (d.record.owner !== null) d.kicks.add(sandboxKey(d.record.owner))
 }
 
 function settleOpen(d: Draft, seen: ReadonlyMap<string, VolumeFacts | null>): void {

@@ -18,5 +18,4 @@ export interface ControllerStats {
   readonly passes: number
 }
 
-export const sandboxKey = (id: string): string => `sandbox/${id}`
-export const volumeKey = (uid: string): string => `volume/${uid}`
+export { sandboxKey, volumeKey } from '../model/keys.ts'
