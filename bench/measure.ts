@@ -37,7 +37,7 @@ export async function timed(act: () => Promise<unknown>): Promise<number> {
 }
 
 /** After each block: what the engine still does for the last one must not weigh on the next, ms. */
-const PAUSE_MS = 50
+const PAUSE_MS = 250
 
 /**
  * Medians of both, taken in turns and each as often first as second, so that what else the machine does weighs on both
