@@ -94,6 +94,18 @@ async function serveOn(
         }
       },
       instanceDown: (engineId) => guest.forget(engineId),
+      // Programs started in every instance would slow down the first list, on which readiness waits.
+      looked: () => {
+        endStaleCommands({
+          store,
+          engines: reconciler,
+          reap: (target) => reapStale(clock, target, store.epoch),
+          failed: (sandbox, error) =>
+            logger.warn({ sandbox, error }, 'left-over commands could not be looked for'),
+        }).catch((error: unknown) =>
+          logger.error({ error: String(error) }, 'left-over commands could not be looked for'),
+        )
+      },
       ...(point === undefined ? {} : { point }),
     },
     fatal: (error) => {
@@ -134,14 +146,6 @@ async function serveOn(
   greet(config, addresses, chosen, key)
   onSignals(ended.resolve)
   giveBackStartupMemory(clock)
-  endStaleCommands({
-    store,
-    engines: reconciler,
-    reap: (target) => reapStale(clock, target, store.epoch),
-    failed: (sandbox, error) => logger.warn({ sandbox, error }, 'left-over commands could not be looked for'),
-  }).catch((error: unknown) =>
-    logger.error({ error: String(error) }, 'left-over commands could not be looked for'),
-  )
   const code = await ended.promise
 
   const late = setTimeout(() => process.exit(code), STOP_LIMIT_MS)

@@ -19,6 +19,8 @@ export interface Hooks {
   readonly instanceUp?: (record: SandboxRecord, engine: Engine) => void
   /** An instance is about to be stopped or removed, or was found gone. */
   readonly instanceDown?: (engineId: string) => void
+  /** Each engine was listed once since the start, or could not be: what is less urgent may begin. */
+  readonly looked?: () => void
   /** Events were committed: whoever follows them may look. */
   readonly committed?: () => void
   /** A named point of a step, for fault tests: the built program can die here. */

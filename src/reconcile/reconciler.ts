@@ -108,7 +108,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     if (seen) everything.delete(id)
     // An engine that cannot be listed can still be asked about each sandbox, or each says Unknown.
     if (!seen && firstSweeps.has(id)) await enqueueAllRows()
-    firstSweeps.delete(id)
+    if (firstSweeps.delete(id) && firstSweeps.size === 0) ctx.hooks.looked?.()
   }
 
   function failed(key: string, error: unknown): void {
