@@ -1,0 +1,152 @@
+import { parseArgs } from 'node:util'
+import { onAllCores } from './pool.ts'
+import { type Placement, type Result, scenarioOf, take } from './placement.ts'
+import { SCENARIOS } from './scenarios.ts'
+
+/**
+ * Every crash placement of every scenario, and every pair of the small ones. With a stride every n-th of each kind is
+ * taken, beginning with an offset, so that a quick run samples evenly.
+ */
+export interface Extent {
+  readonly stride: number
+  readonly pairStride: number
+  readonly only: string | null
+}
+
+export interface Figures {
+  readonly scenarios: number
+  readonly points: number
+  readonly placements: number
+  readonly pairs: number
+  readonly failed: readonly Result[]
+}
+
+/** What is sent and not answered lands soon, after the next process has begun, or after it has given up waiting. */
+const LANDS_MS = [300, 6_000, 45_000] as const
+const DOWN_MS = [0, 50_000] as const
+/** In pairs: soon enough to meet the next process at work. */
+const PAIR_LANDS_MS = 700
+
+const WORKER = new URL('placement.ts', import.meta.url)
+
+type Say = (line: string) => void
+
+export async function crashEverywhere(extent: Extent, say: Say): Promise<Figures> {
+  const styles: Placement[] = SCENARIOS.filter((s) => extent.only === null || s.name === extent.only).flatMap(
+    (s) =>
+      (s.hasty ? [false, true] : [false]).map((hurry) => ({
+        scenario: s.name,
+        hurry,
+        at: [],
+        landsAfterMs: 0,
+        downMs: 0,
+      })),
+  )
+  const clean = await onAllCores<Placement, Result>(WORKER, styles)
+  const failed = clean.filter((r) => r.violations.length > 0)
+  const singles = clean.flatMap(placements)
+  const taken = singles.filter((_, n) => n % extent.stride === 0)
+  say(
+    `${clean.length} runs without a crash, ${singles.length} placements, of which ${taken.length} are taken`,
+  )
+  const first = await onAllCores<Placement, Result>(WORKER, taken, progress(say, taken.length, 'placements'))
+  failed.push(...first.filter((r) => r.violations.length > 0))
+
+  const bases = clean.filter((r) => scenarioOf(r.placement.scenario).pairs).flatMap(firstOfPairs)
+  // How far a run gets after its first crash tells where the second one can fall.
+  const after = await onAllCores<Placement, Result>(WORKER, bases)
+  const pairs = after.flatMap((r) => secondOfPairs(r))
+  const both = pairs.filter((_, n) => n % extent.pairStride === 0)
+  say(`${pairs.length} pairs, of which ${both.length} are taken`)
+  const second = await onAllCores<Placement, Result>(WORKER, both, progress(say, both.length, 'pairs'))
+  failed.push(...second.filter((r) => r.violations.length > 0))
+  return {
+    scenarios: clean.length,
+    points: clean.reduce((sum, r) => sum + r.points, 0),
+    placements: taken.length,
+    pairs: both.length,
+    failed,
+  }
+}
+
+/** Each point with each down time; a call that was sent also with each time after which it lands. */
+function placements({ placement, points, labels }: Result): Placement[] {
+  const all: Placement[] = []
+  for (let k = 1; k <= points; k++)
+    for (const downMs of DOWN_MS)
+      for (const landsAfterMs of labels[k - 1]?.endsWith('sent') === true ? LANDS_MS : [LANDS_MS[0]])
+        all.push({ ...placement, at: [k], landsAfterMs, downMs })
+  return all
+}
+
+function firstOfPairs({ placement, points }: Result): Placement[] {
+  return Array.from({ length: points }, (_, k) => ({
+    ...placement,
+    at: [k + 1],
+    landsAfterMs: PAIR_LANDS_MS,
+    downMs: 0,
+  }))
+}
+
+function secondOfPairs({ placement, points }: Result): Placement[] {
+  const [k = 0] = placement.at
+  return Array.from({ length: points - k }, (_, n) => ({ ...placement, at: [k, k + n + 1] }))
+}
+
+function progress(say: Say, all: number, what: string): (count: number) => void {
+  const step = Math.max(1, Math.ceil(all / 10))
+  return (count) => {
+    if (count % step === 0) say(`${count} of ${all} ${what}`)
+  }
+}
+
+/** How a single play is asked for again. */
+export function replay({ placement: p }: Result): string {
+  const hurry = p.hurry ? ' --hurry' : ''
+  return `npm run crash -- --only '${p.scenario}'${hurry} --at ${p.at.join()} --lands ${p.landsAfterMs} --down ${p.downMs}`
+}
+
+export async function crashCommand(args: readonly string[]): Promise<number> {
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      quick: { type: 'boolean', default: false },
+      only: { type: 'string' },
+      hurry: { type: 'boolean', default: false },
+      at: { type: 'string' },
+      lands: { type: 'string', default: '300' },
+      down: { type: 'string', default: '0' },
+    },
+  })
+  const say: Say = (line) => void process.stderr.write(`${line}\n`)
+  if (values.only !== undefined && values.at !== undefined) {
+    const at = values.at.split(',').map(Number)
+    const placement = {
+      scenario: values.only,
+      hurry: values.hurry,
+      at,
+      landsAfterMs: Number(values.lands),
+      downMs: Number(values.down),
+    }
+    const result = await take(placement)
+    for (const line of [...result.labels, ...result.violations]) say(line)
+    process.stdout.write(`1 placement, ${result.violations.length} violations\n`)
+    return result.violations.length === 0 ? 0 : 1
+  }
+  const began = performance.now()
+  const figures = await crashEverywhere(
+    { stride: values.quick ? 9 : 1, pairStride: values.quick ? 60 : 1, only: values.only ?? null },
+    say,
+  )
+  for (const result of figures.failed.slice(0, 40)) {
+    say(replay(result))
+    for (const line of [...result.labels.slice(0, 3), ...result.violations]) say(`    ${line}`)
+  }
+  const seconds = Math.round((performance.now() - began) / 1000)
+  process.stdout.write(
+    `crash: ${figures.scenarios} scenarios, ${figures.points} points, ${figures.placements} placements, ${figures.pairs} pairs, ${figures.failed.length} violations, in ${seconds} s\n`,
+  )
+  return figures.failed.length === 0 ? 0 : 1
+}
+
+if (import.meta.main) process.exit(await crashCommand(process.argv.slice(2)))

@@ -1,0 +1,119 @@
+import type {
+  JournalRow,
+  JournalState,
+  SandboxRecord,
+  Tombstone,
+  VolumeRecord,
+} from '../../src/model/records.ts'
+import type { Store, WriteTx } from '../../src/store/store.ts'
+
+/** What the store holds committed, kept beside it so that a check can look at any instant without a transaction. */
+export interface Ledger {
+  readonly sandboxes: Map<string, SandboxRecord>
+  readonly volumes: Map<string, VolumeRecord>
+  readonly steps: Map<number, JournalRow>
+  /** By uid and name: a volume that was made anew left one for each name. */
+  readonly tombstones: Map<string, Tombstone>
+  /** Transactions that were committed so far. */
+  commits: number
+}
+
+export function createLedger(): Ledger {
+  return { sandboxes: new Map(), volumes: new Map(), steps: new Map(), tombstones: new Map(), commits: 0 }
+}
+
+type Entry = (ledger: Ledger) => void
+
+/** What a transaction changes, noted as it happens and entered only when it was committed. */
+function noting(tx: WriteTx, entries: Entry[]): WriteTx {
+  const sandbox = (r: SandboxRecord): void => void entries.push((l) => l.sandboxes.set(r.id, r))
+  const volume = (r: VolumeRecord): void => void entries.push((l) => l.volumes.set(r.uid, r))
+  const step = (row: JournalRow): JournalRow => {
+    entries.push((l) => l.steps.set(row.id, row))
+    return row
+  }
+  return {
+    ...tx,
+    async insertSandbox(record) {
+      await tx.insertSandbox(record)
+      sandbox(record)
+    },
+    async updateSandbox(record) {
+      const done = await tx.updateSandbox(record)
+      if (done) sandbox({ ...record, version: record.version + 1 })
+      return done
+    },
+    async insertVolume(record) {
+      await tx.insertVolume(record)
+      volume(record)
+    },
+    async updateVolume(record) {
+      const done = await tx.updateVolume(record)
+      if (done) volume({ ...record, version: record.version + 1 })
+      return done
+    },
+    openStep: async (row) => step(await tx.openStep(row)),
+    retryStep: async (id, at, deadlineAt) => step(await tx.retryStep(id, at, deadlineAt)),
+    async closeStep(id, state: Exclude<JournalState, 'open'>, at, outcome) {
+      await tx.closeStep(id, state, at, outcome)
+      entries.push((l) => {
+        const row = l.steps.get(id)
+        if (row !== undefined) l.steps.set(id, { ...row, state, closedAt: at, outcome })
+      })
+    },
+    async putTombstone(tombstone) {
+      await tx.putTombstone(tombstone)
+      entries.push((l) => l.tombstones.set(`${tombstone.uid} ${tombstone.name}`, tombstone))
+    },
+  }
+}
+
+export interface Gate {
+  /** False: the process is dead, and nothing of it goes on. */
+  alive(): boolean
+  /** A place where the process may die. */
+  point(what: string): void
+  committed(): void
+}
+
+const never = <T>(): Promise<T> => new Promise(() => undefined)
+
+/**
+ * A store whose process can die right before and right after each commit. What a dead process still waits for never
+ * comes, so that no handler of it runs.
+ */
+export function gated(store: Store, ledger: Ledger, gate: Gate): Store {
+  return {
+    installation: store.installation,
+    epoch: store.epoch,
+    async write(durable, fn) {
+      if (!gate.alive()) return never()
+      gate.point('before the commit')
+      if (!gate.alive()) return never()
+      const entries: Entry[] = []
+      let result: Awaited<ReturnType<typeof fn>>
+      try {
+        result = await store.write(durable, (tx) => {
+          entries.length = 0
+          return fn(noting(tx, entries))
+        })
+      } catch (error) {
+        if (!gate.alive()) return never()
+        throw error
+      }
+      if (!gate.alive()) return never()
+      ledger.commits++
+      for (const enter of entries) enter(ledger)
+      gate.committed()
+      gate.point('after the commit')
+      return gate.alive() ? result : never()
+    },
+    async read(fn) {
+      if (!gate.alive()) return never()
+      const result = await store.read(fn)
+      return gate.alive() ? result : never()
+    },
+    assertFence: () => store.assertFence(),
+    close: () => store.close(),
+  }
+}
