@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util'
 import { onAllCores } from './pool.ts'
-import { type Placement, type Result, scenarioOf, take } from './placement.ts'
-import { SCENARIOS } from './scenarios.ts'
+import { type Placement, type Result, take } from './placement.ts'
+import { SCENARIOS, scenarioOf } from './scenarios.ts'
 
 /**
  * Every crash placement of every scenario, and every pair of the small ones. With a stride every n-th of each kind is

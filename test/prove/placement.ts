@@ -2,7 +2,7 @@ import { parentPort } from 'node:worker_threads'
 import type { Answered, Asked } from './pool.ts'
 import { play, type Played } from './play.ts'
 import { NO_CRASHES } from './plane.ts'
-import { SCENARIOS, type Scenario } from './scenarios.ts'
+import { type Scenario, scenarioOf } from './scenarios.ts'
 
 /** One play: a scenario, how it is played, and where the process dies. Enough to play it again. */
 export interface Placement {
@@ -18,12 +18,6 @@ export interface Result {
   readonly points: number
   readonly labels: readonly string[]
   readonly violations: readonly string[]
-}
-
-export function scenarioOf(name: string): Scenario {
-  const found = SCENARIOS.find((s) => s.name === name)
-  if (found === undefined) throw new Error(`there is no scenario ${name}`)
-  return found
 }
 
 /**

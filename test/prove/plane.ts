@@ -33,9 +33,6 @@ export interface PlaneOptions {
   readonly registry?: Readonly<Record<string, ImageDraft>>
   /** Virtual time that a call takes before it reaches the engine, ms. */
   readonly latencyMs?: number
-  /** What befalls calls beside the crashes. */
-  readonly fault?: (call: CallName, args: readonly unknown[]) => Fault
-  readonly event?: () => 'deliver' | 'drop' | 'double' | 'hold'
 }
 
 /** One life of a control plane. What it waits for when it dies never comes. */
@@ -68,6 +65,8 @@ export interface Plane {
   counting: boolean
   /** What befalls calls from now on. */
   fault: (call: CallName, args: readonly unknown[]) => Fault
+  /** What becomes of events from now on. */
+  event: () => 'deliver' | 'drop' | 'double' | 'hold'
   /** The life there is; a new one after `downMs` when there is none. */
   alive(): Promise<Life>
   /** Lets time pass; a process that dies on the way is started again after its down time. */
@@ -134,7 +133,7 @@ export function createPlane(options: PlaneOptions): Plane {
     monitor.installation = store.installation
     const engine: SimulatedEngine = createSimulatedEngine(world, {
       id: 'sim',
-      faults: { before: onCall, event: () => options.event?.() ?? 'deliver' },
+      faults: { before: onCall, event: () => plane.event() },
       latencyMs: () => options.latencyMs ?? 0,
     })
     const ownClock: Clock = {
@@ -187,7 +186,8 @@ export function createPlane(options: PlaneOptions): Plane {
     monitor,
     fatals,
     counting: true,
-    fault: options.fault ?? (() => OK),
+    fault: () => OK,
+    event: () => 'deliver',
     points: () => points,
     crashed: () => crashed,
     labels,

@@ -6,6 +6,10 @@ import { createUser } from './user.ts'
 export interface Style {
   readonly hurry: boolean
   readonly crashes: Crashes
+  /** Faults are set here, before anything happens. They must come to an end by themselves. */
+  readonly prepare?: (plane: Plane) => void
+  /** Told when the scenario is over, and only coming right is left. */
+  readonly over?: () => void
 }
 
 export interface Played {
@@ -42,11 +46,13 @@ export async function play(scenario: Scenario, style: Style): Promise<Played> {
   })
   const violations: string[] = []
   standBy(plane)
+  style.prepare?.(plane)
   try {
     await scenario.play(createUser(plane, style.hurry), plane)
   } catch (error) {
     violations.push(`the scenario did not come to its end: ${String(error)}`)
   }
+  style.over?.()
   await plane.pass(COME_RIGHT_MS)
   const points = plane.points()
   plane.counting = false

@@ -543,3 +543,9 @@ export function planeFor(scenario: Scenario, options: Omit<PlaneOptions, 'images
     ...(scenario.registry === undefined ? {} : { registry: scenario.registry }),
   })
 }
+
+export function scenarioOf(name: string): Scenario {
+  const found = SCENARIOS.find((s) => s.name === name)
+  if (found === undefined) throw new Error(`there is no scenario ${name}`)
+  return found
+}

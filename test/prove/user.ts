@@ -77,6 +77,14 @@ export function claim(
   }
 }
 
+/** Refusals that are met by asking again later: a state that passes, an engine that could not be asked. */
+const AGAIN: readonly string[] = [
+  'SANDBOX::INVALID_STATE',
+  'VOLUME::IN_USE',
+  'ENGINE_UNREACHABLE',
+  'SERVICE_UNAVAILABLE',
+]
+
 export class Unanswered extends Error {
   override readonly name: string = 'Unanswered'
 }
@@ -110,9 +118,7 @@ export function createUser(plane: Plane, hurry: boolean): User {
       try {
         return await call(act)
       } catch (error) {
-        const notYet =
-          error instanceof HoldfastError &&
-          (error.code === 'SANDBOX::INVALID_STATE' || error.code === 'VOLUME::IN_USE')
+        const notYet = error instanceof HoldfastError && AGAIN.includes(error.code)
         if (!notYet || plane.clock.monotonic() > end) throw error
       }
       await plane.pass(BETWEEN_TRIES_MS)
