@@ -405,6 +405,47 @@ export const SCENARIOS: readonly Scenario[] = [
     },
   },
   {
+    name: 'a workload that fails again and again, until it is mended',
+    hasty: false,
+    pairs: false,
+    ends: ['Running'],
+    async play(u) {
+      const id = await u.create({
+        entrypoint: ['sim', 'exit', '1', 'after', '50'],
+        restartPolicy: { kind: 'always' },
+      })
+      await u.until(id, 'Failed')
+      await u.ask(id, update({ entrypoint: ['sim', 'run'] }))
+      await running(u, id)
+      // A start that lasts closes what the failures opened.
+      await u.pass(3 * MINUTE_MS)
+    },
+  },
+  {
+    name: 'a program that is not there, until it is named right',
+    hasty: false,
+    pairs: false,
+    ends: ['Running'],
+    async play(u) {
+      const id = await u.create({ entrypoint: ['sim', 'nothing'] })
+      await u.until(id, 'Failed')
+      await u.ask(id, update({ entrypoint: ['sim', 'run'] }))
+      await running(u, id)
+    },
+  },
+  {
+    name: 'a delete of one that cannot be started',
+    hasty: false,
+    pairs: false,
+    ends: ['Terminated'],
+    async play(u) {
+      const id = await u.create({ entrypoint: ['sim', 'nothing'] })
+      await u.until(id, 'Failed')
+      await u.ask(id, life.remove)
+      await u.until(id, 'Terminated')
+    },
+  },
+  {
     name: 'a workload that is done',
     hasty: false,
     pairs: false,
