@@ -51,7 +51,7 @@ export async function sufferEverywhere(stride: number, only: string | null, say:
   }
 }
 
-function troubles({ calls, job }: TroubledResult): Trouble[] {
+function troubles({ calls, commits, job }: TroubledResult): Trouble[] {
   // A time that is over is over: where expiry is what is looked at, the clock is the subject and not the trouble.
   const expires = /expiry|renewal/.test(job.scenario)
   const jumps = expires ? [] : calls.flatMap((_, n) => JUMPS_MS.map((jumpMs) => jump(n + 1, jumpMs)))
@@ -60,6 +60,9 @@ function troubles({ calls, job }: TroubledResult): Trouble[] {
     ...calls.flatMap((call, n) =>
       faultsOf(call).flatMap((fault) => TIMES.map((times) => fail(n + 1, times, fault))),
     ),
+    ...Array.from({ length: commits }, (_, n) =>
+      TIMES.map((times) => ({ kind: 'commits', at: n + 1, times }) as const),
+    ).flat(),
     ...jumps,
   ]
 }

@@ -74,6 +74,8 @@ export interface Gate {
   /** A place where the process may die. */
   point(what: string): void
   committed(): void
+  /** Why the next commit fails, as a full disk or a busy database would have it; null when it does not. */
+  refusal(): Error | null
 }
 
 const never = <T>(): Promise<T> => new Promise(() => undefined)
@@ -90,6 +92,8 @@ export function gated(store: Store, ledger: Ledger, gate: Gate): Store {
       if (!gate.alive()) return never()
       gate.point('before the commit')
       if (!gate.alive()) return never()
+      const refusal = gate.refusal()
+      if (refusal !== null) throw refusal
       const entries: Entry[] = []
       let result: Awaited<ReturnType<typeof fn>>
       try {

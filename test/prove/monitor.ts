@@ -231,6 +231,7 @@ export function createMonitor({
     release: (name) => void foreign.delete(`container ${name}`),
     isForeign: (key) => foreign.has(key),
     guardForeign() {
+      foreign.clear()
       for (const c of world.containers.values())
         if (!isOurs(c)) foreign.set(`container ${c.name}`, imageOf(`container ${c.name}`))
       for (const v of world.volumes.values())

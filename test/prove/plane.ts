@@ -67,6 +67,8 @@ export interface Plane {
   fault: (call: CallName, args: readonly unknown[]) => Fault
   /** What becomes of events from now on. */
   event: () => 'deliver' | 'drop' | 'double' | 'hold'
+  /** Why the next commit fails, or null. */
+  refusal: () => Error | null
   /** The life there is; a new one after `downMs` when there is none. */
   alive(): Promise<Life>
   /** Lets time pass; a process that dies on the way is started again after its down time. */
@@ -150,6 +152,7 @@ export function createPlane(options: PlaneOptions): Plane {
         if (isDeadly(what)) plane.crashNow()
       },
       committed: () => monitor.check(),
+      refusal: () => plane.refusal(),
     })
     const reconciler = createReconciler({
       store: own,
@@ -188,6 +191,7 @@ export function createPlane(options: PlaneOptions): Plane {
     counting: true,
     fault: () => OK,
     event: () => 'deliver',
+    refusal: () => null,
     points: () => points,
     crashed: () => crashed,
     labels,

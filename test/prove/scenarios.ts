@@ -1,5 +1,6 @@
 import * as life from '../../src/api/intents/lifecycle.ts'
 import { setMetadata } from '../../src/api/intents/lifecycle.ts'
+import { LABEL } from '../../src/model/labels.ts'
 import { update } from '../../src/api/intents/update.ts'
 import type { ImageDraft } from '../../src/engines/simulated/world.ts'
 import { createPlane, type Plane, type PlaneOptions } from './plane.ts'
@@ -466,6 +467,89 @@ export const SCENARIOS: readonly Scenario[] = [
       await u.pass(20_000)
       engine(plane, (b) => b.startDaemon())
       await u.pass(30_000)
+      await running(u, id)
+    },
+  },
+  {
+    name: 'the engine is killed, and its instances outlive it',
+    hasty: false,
+    pairs: false,
+    ends: ['Running'],
+    async play(u, plane) {
+      const id = await up(u)
+      engine(plane, (b) => b.killDaemon())
+      await u.pass(20_000)
+      engine(plane, (b) => b.startDaemon({ liveRestore: true }))
+      await u.pass(30_000)
+      await running(u, id)
+    },
+  },
+  {
+    name: 'the engine forgets its instances, recover',
+    hasty: false,
+    pairs: false,
+    ends: ['Running'],
+    async play(u, plane) {
+      const id = await up(u)
+      engine(plane, (b) => b.forgetContainers())
+      await u.until(id, 'Lost')
+      await u.ask(id, life.recover)
+      await running(u, id)
+    },
+  },
+  {
+    name: 'an instance that the engine cannot end until it is started anew',
+    hasty: false,
+    pairs: false,
+    ends: ['Stopped'],
+    async play(u, plane) {
+      const id = await up(u)
+      await u.behind((b, name) => b.makeZombie(name), id)
+      await u.ask(id, life.stop)
+      await u.pass(MINUTE_MS)
+      engine(plane, (b) => b.stopDaemon())
+      await u.pass(10_000)
+      engine(plane, (b) => b.startDaemon())
+      await stopped(u, id)
+    },
+  },
+  {
+    name: 'copies of its labels beside it, with its uid and with another, delete',
+    hasty: false,
+    pairs: false,
+    ends: ['Terminated'],
+    async play(u, plane) {
+      const id = await up(u)
+      const own = plane.world.find(u.get(id).instance?.name ?? '')?.request.labels ?? {}
+      const one = plane.behind.createForeign({ name: 'copy-1', image: 'img', labels: own })
+      plane.behind.start(one.id)
+      plane.behind.createForeign({
+        name: 'copy-2',
+        image: 'img',
+        labels: { ...own, [LABEL.uid]: 'uid0000000000000' },
+      })
+      plane.behind.createVolume('copied', {
+        ...plane.world.volumes.get(u.volumeOf(id).physicalName)?.labels,
+      })
+      plane.monitor.guardForeign()
+      await u.pass(MINUTE_MS)
+      await u.ask(id, life.remove)
+      await u.until(id, 'Terminated')
+    },
+  },
+  {
+    name: 'its image vanishes and its instance too, recover, until somebody pushes it',
+    hasty: false,
+    pairs: false,
+    ends: ['Running'],
+    async play(u, plane) {
+      const id = await up(u)
+      plane.behind.removeImage('img')
+      await u.behind((b, name) => b.remove(name), id)
+      await u.until(id, 'Lost')
+      await u.ask(id, life.recover)
+      await u.until(id, 'Blocked')
+      plane.world.addImage('img', IMG, 'registry')
       await running(u, id)
     },
   },

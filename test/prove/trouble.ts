@@ -1,5 +1,6 @@
 import { parentPort } from 'node:worker_threads'
 import { type CallName, type Fault, MUTATIONS, OK } from '../../src/engines/simulated/faults.ts'
+import { fail } from '../../src/model/errors.ts'
 import type { EngineErrorKind } from '../../src/model/facts.ts'
 import { play, type Played } from './play.ts'
 import { NO_CRASHES, type Plane } from './plane.ts'
@@ -12,6 +13,8 @@ export type Trouble =
   | { readonly kind: 'calls'; readonly at: number; readonly times: number; readonly fault: FaultName }
   /** Every event of the engine. */
   | { readonly kind: 'events'; readonly how: 'drop' | 'double' | 'hold' }
+  /** The n-th commit fails, and the next ones, `times` in all: a full disk, a busy database. */
+  | { readonly kind: 'commits'; readonly at: number; readonly times: number }
   /** The wall clock jumps at the n-th call, ms. */
   | { readonly kind: 'clock'; readonly at: number; readonly jumpMs: number }
 
@@ -76,12 +79,25 @@ export interface TroubledResult {
   readonly job: Troubled
   /** The calls of the scenario itself, in order. */
   readonly calls: readonly CallName[]
+  readonly commits: number
   readonly violations: readonly string[]
 }
 
-function prepare(trouble: Trouble | null, calls: CallName[]): (plane: Plane) => void {
+interface Counted {
+  commits: number
+}
+
+function prepare(trouble: Trouble | null, calls: CallName[], counted: Counted): (plane: Plane) => void {
   return (plane) => {
     if (trouble?.kind === 'events') plane.event = () => trouble.how
+    let commits = 0
+    plane.refusal = () => {
+      commits++
+      counted.commits = commits
+      if (trouble?.kind !== 'commits') return null
+      if (commits < trouble.at || commits >= trouble.at + trouble.times) return null
+      return fail('STORE_FAILED', { detail: 'database or disk is full' })
+    }
     plane.fault = (call) => {
       calls.push(call)
       const n = calls.length
@@ -103,16 +119,23 @@ export async function suffer(job: Troubled): Promise<TroubledResult> {
   const clean = cleanRuns.get(scenario.name) ?? play(scenario, style)
   cleanRuns.set(scenario.name, clean)
   const calls: CallName[] = []
-  let inPlay = 0
+  const counted: Counted = { commits: 0 }
+  const inPlay = { calls: 0, commits: 0 }
   const played = await play(scenario, {
     ...style,
-    prepare: prepare(job.trouble, calls),
-    over: () => (inPlay = calls.length),
+    prepare: prepare(job.trouble, calls, counted),
+    over: () => void Object.assign(inPlay, { calls: calls.length, commits: counted.commits }),
   })
   const violations = [...played.violations]
   const { end } = await clean
   if (played.end !== end) violations.push(`it ends as ${played.end} and without trouble as ${end}`)
-  return { job, calls: job.trouble === null ? calls.slice(0, inPlay) : [], violations }
+  const clear = job.trouble === null
+  return {
+    job,
+    calls: clear ? calls.slice(0, inPlay.calls) : [],
+    commits: clear ? inPlay.commits : 0,
+    violations,
+  }
 }
 
 parentPort?.on('message', ({ n, job }: Asked<Troubled>) => {

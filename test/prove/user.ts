@@ -83,6 +83,7 @@ const AGAIN: readonly string[] = [
   'VOLUME::IN_USE',
   'ENGINE_UNREACHABLE',
   'SERVICE_UNAVAILABLE',
+  'STORE_FAILED',
 ]
 
 export class Unanswered extends Error {
