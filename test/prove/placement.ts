@@ -1,5 +1,5 @@
-import { parentPort } from 'node:worker_threads'
-import type { Answered, Asked } from './pool.ts'
+import { parentPort, workerData } from 'node:worker_threads'
+import { type Answered, type Asked, WORKER_MARK } from './pool.ts'
 import { play, type Played } from './play.ts'
 import { NO_CRASHES } from './plane.ts'
 import { type Scenario, scenarioOf } from './scenarios.ts'
@@ -67,11 +67,13 @@ export async function take(placement: Placement): Promise<Result> {
   }
 }
 
-parentPort?.on('message', ({ n, job }: Asked<Placement>) => {
-  take(job).then(
-    (result) => parentPort?.postMessage({ n, result } satisfies Answered<Result>),
-    (error: unknown) => {
-      throw error
-    },
-  )
-})
+// Also imported by tests, which may run on threads of somebody else's.
+if (workerData === WORKER_MARK)
+  parentPort?.on('message', ({ n, job }: Asked<Placement>) => {
+    take(job).then(
+      (result) => parentPort?.postMessage({ n, result } satisfies Answered<Result>),
+      (error: unknown) => {
+        throw error
+      },
+    )
+  })

@@ -11,6 +11,8 @@ export interface Answered<R> {
   readonly result: R
 }
 
+/** What a thread of this pool is told, so that a module knows whether it is one. */
+export const WORKER_MARK = 'prove'
 /** A job that is not done within this hangs, and its process with it: virtual time needs no real time, ms. */
 const JOB_LIMIT_MS = 120_000
 
@@ -25,7 +27,7 @@ export async function onAllCores<T, R>(
   let count = 0
   const one = (): Promise<void> =>
     new Promise((resolve, reject) => {
-      const worker = new Worker(module)
+      const worker = new Worker(module, { workerData: WORKER_MARK })
       let limit: NodeJS.Timeout | undefined
       const give = (): void => {
         clearTimeout(limit)

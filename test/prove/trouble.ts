@@ -1,10 +1,10 @@
-import { parentPort } from 'node:worker_threads'
+import { parentPort, workerData } from 'node:worker_threads'
 import { type CallName, type Fault, MUTATIONS, OK } from '../../src/engines/simulated/faults.ts'
 import { fail } from '../../src/model/errors.ts'
 import type { EngineErrorKind } from '../../src/model/facts.ts'
 import { play, type Played } from './play.ts'
 import { NO_CRASHES, type Plane } from './plane.ts'
-import type { Answered, Asked } from './pool.ts'
+import { type Answered, type Asked, WORKER_MARK } from './pool.ts'
 import { scenarioOf } from './scenarios.ts'
 
 /** What goes wrong in one play, as data, so that it can be sent to a worker and played again. */
@@ -138,11 +138,13 @@ export async function suffer(job: Troubled): Promise<TroubledResult> {
   }
 }
 
-parentPort?.on('message', ({ n, job }: Asked<Troubled>) => {
-  suffer(job).then(
-    (result) => parentPort?.postMessage({ n, result } satisfies Answered<TroubledResult>),
-    (error: unknown) => {
-      throw error
-    },
-  )
-})
+// Also imported by tests, which may run on threads of somebody else's.
+if (workerData === WORKER_MARK)
+  parentPort?.on('message', ({ n, job }: Asked<Troubled>) => {
+    suffer(job).then(
+      (result) => parentPort?.postMessage({ n, result } satisfies Answered<TroubledResult>),
+      (error: unknown) => {
+        throw error
+      },
+    )
+  })
