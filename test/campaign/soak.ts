@@ -29,7 +29,7 @@ const ROUND_MS = 300_000
 /** The longest life of the server from when it is ready, ms: with its start, about one kill in three seconds. */
 const LIFE_MS = 1_500
 /** One that a fault keeps from being ready is killed all the same, ms. */
-const READY_MS = 2_500
+const READY_MS = 4_000
 
 interface Flags {
   readonly engine: 'docker' | 'local'
