@@ -8,7 +8,7 @@ export const doorMutants: readonly Mutant[] = [
     file: 'src/api/intents/commit.ts',
     find: `      const earlier = idem === null ? null : await replay(tx, idem, now)`,
     replace: `      const earlier = idem === null || now > 0 ? null : await replay(tx, idem, now)`,
-    caughtBy: quick('test/quick/api-create.test.ts', 'two at the same time make one'),
+    caughtBy: quick('test/quick/api-create.test.ts', 'covers wishes too'),
   },
   {
     name: 'another-request-under-the-key',

@@ -19,7 +19,7 @@ interface Bench {
   readonly world: World
   readonly behind: Behind
   readonly engine: SimulatedEngine
-  take(step: Step): Promise<StepOutcome>
+  readonly take: (step: Step) => Promise<StepOutcome>
 }
 
 function bench(): Bench {
