@@ -41,7 +41,14 @@ function look(begunAt: number, ...all: readonly Partial<SeenSandbox>[]): Entry {
   return { kind: 'look', begunAt, endedAt: begunAt + 5, all: all.map((over) => ({ ...one, ...over })) }
 }
 
-const event = (seq: number): Entry => ({ kind: 'event', at: seq, seq, subject: 'sandbox', id: ID, reason: 'x' })
+const event = (seq: number): Entry => ({
+  kind: 'event',
+  at: seq,
+  seq,
+  subject: 'sandbox',
+  id: ID,
+  reason: 'x',
+})
 const sample = (at: number, runs: boolean): Entry => ({
   kind: 'sample',
   at,
@@ -79,7 +86,13 @@ describe('what got a 2xx is seen from then on', () => {
     expect(checkHistory([created, gone, look(120)])).toEqual([])
     expect(checkHistory([created, gone, look(120, {})])).not.toEqual([])
     expect(checkHistory([created, look(50, { desired: 'deleted' })])).not.toEqual([])
-    const back = [created, gone, look(120, { desired: 'deleted' }), look(130), look(140, { desired: 'deleted' })]
+    const back = [
+      created,
+      gone,
+      look(120, { desired: 'deleted' }),
+      look(130),
+      look(140, { desired: 'deleted' }),
+    ]
     expect(checkHistory(back)).toHaveLength(1)
   })
 
@@ -107,7 +120,11 @@ describe('what got a 2xx is seen from then on', () => {
 describe('over time', () => {
   it('generations, instances and ids only go forward', () => {
     const after = (over: Partial<SeenSandbox>): string[] =>
-      checkHistory([created, look(100, { generation: 2, observedGeneration: 2, instance: 2, engineId: 'e2' }), look(200, over)])
+      checkHistory([
+        created,
+        look(100, { generation: 2, observedGeneration: 2, instance: 2, engineId: 'e2' }),
+        look(200, over),
+      ])
     const same = { generation: 2, observedGeneration: 2, instance: 2, engineId: 'e2' }
     expect(after(same)).toEqual([])
     expect(after({ ...same, observedGeneration: 3 })).toHaveLength(1)
