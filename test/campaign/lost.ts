@@ -1,8 +1,7 @@
 /** `node test/campaign/lost.ts [--engine docker|local]`: instances removed behind the server's back, beside foreign objects. */
 import assert from 'node:assert/strict'
 import type { Sandbox } from '@holdfast/client'
-import { rawDocker, rawJson } from '../support/docker-http.ts'
-import { DOCKER_SOCKET } from '../support/docker-subject.ts'
+import { labelsOf, plantForeign } from './foreign.ts'
 import {
   assertData,
   engineFlag,
@@ -94,61 +93,6 @@ async function nextInstance({ server }: Rig, id: string, number: number): Promis
   )
 }
 
-interface Foreign {
-  /** What the engine tells of it, and for a volume its content. */
-  readonly snapshot: () => Promise<string>
-  readonly remove: () => Promise<void>
-}
-
-const docker = (method: string, path: string, body?: object): Promise<unknown> =>
-  rawJson(DOCKER_SOCKET, method, path, body)
-
-async function foreignContainer(
-  image: string,
-  name: string,
-  labels: Readonly<Record<string, string>>,
-  volume?: string,
-): Promise<Foreign> {
-  const HostConfig = volume === undefined ? {} : { Binds: [`${volume}:/data:nocopy`] }
-  const body = { Image: image, Cmd: ['sleep', '100000'], Labels: labels, HostConfig }
-  const made = (await docker('POST', `/containers/create?name=${name}`, body)) as { Id: string }
-  await docker('POST', `/containers/${made.Id}/start`)
-  return {
-    snapshot: async () => JSON.stringify(await docker('GET', `/containers/${made.Id}/json`)),
-    remove: async () => void (await rawDocker(DOCKER_SOCKET, 'DELETE', `/containers/${made.Id}?force=true`)),
-  }
-}
-
-/** A volume with a file in it, held by nobody. */
-async function foreignVolume(
-  image: string,
-  name: string,
-  labels: Readonly<Record<string, string>>,
-): Promise<Foreign> {
-  await docker('POST', '/volumes/create', { Name: name, Labels: labels })
-  const holder = async (): Promise<string> => {
-    const body = { Image: image, Cmd: ['true'], HostConfig: { Binds: [`${name}:/data:nocopy`] } }
-    return ((await docker('POST', '/containers/create', body)) as { Id: string }).Id
-  }
-  const content = async (): Promise<string> => {
-    const id = await holder()
-    try {
-      const { status, text } = await rawDocker(DOCKER_SOCKET, 'GET', `/containers/${id}/archive?path=/data`)
-      return `${status} ${text}`
-    } finally {
-      await rawDocker(DOCKER_SOCKET, 'DELETE', `/containers/${id}?force=true`)
-    }
-  }
-  return {
-    snapshot: async () => `${JSON.stringify(await docker('GET', `/volumes/${name}`))} ${await content()}`,
-    remove: async () => void (await rawDocker(DOCKER_SOCKET, 'DELETE', `/volumes/${name}`)),
-  }
-}
-
-const labelsOf = async (id: string): Promise<Record<string, string>> =>
-  ((await docker('GET', `/containers/${id}/json`)) as { Config: { Labels: Record<string, string> } }).Config
-    .Labels
-
 /**
  * Containers and volumes of others, some with our very labels copied onto them, through a loss, a recovery, restarts
  * of the server and a delete: byte for byte what they were. Docker only.
@@ -156,34 +100,13 @@ const labelsOf = async (id: string): Promise<Record<string, string>> =>
 export async function foreignUntouched(rig: Rig): Promise<void> {
   const { server, world } = rig
   const made = await make(rig, 'beside')
-  const mark = made.id
-  const ours = await labelsOf(engineId(made))
+  const ours = await labelsOf('containers', engineId(made))
   const volumeName = (await server.client.volumes.get(workspaceUid(made))).physicalName
-  const volumeLabels = ((await docker('GET', `/volumes/${volumeName}`)) as { Labels: Record<string, string> })
-    .Labels
-  const foreign: Foreign[] = []
+  const volumeLabels = await labelsOf('volumes', volumeName)
+  const planted = await plantForeign(world.image, made.id, 2, { instance: ours, volume: volumeLabels })
+  const untouched = async (when: string): Promise<void> =>
+    assert.deepEqual(await planted.changes(), [], `a foreign object changed: ${when}`)
   try {
-    foreign.push(await foreignVolume(world.image, `plain-${mark}`, {}))
-    foreign.push(await foreignVolume(world.image, `copied-${mark}`, volumeLabels))
-    foreign.push(await foreignVolume(world.image, `workspace-${mark}`, {}))
-    foreign.push(await foreignContainer(world.image, `plain-${mark}`, {}, `plain-${mark}`))
-    foreign.push(await foreignContainer(world.image, `copied-${mark}`, ours))
-    foreign.push(
-      await foreignContainer(world.image, `other-${mark}`, {
-        ...ours,
-        'holdfast.dev/installation': 'aaaaaaaaaaaaaaaa',
-        'holdfast.dev/name': `other-${mark}`,
-      }),
-    )
-    // Where our second instance would be.
-    const squatter = await foreignContainer(world.image, `hf-${mark}-2`, {})
-    foreign.push(squatter)
-    const before = await Promise.all(foreign.map((f) => f.snapshot()))
-    const untouched = async (when: string): Promise<void> => {
-      for (const [i, f] of foreign.entries())
-        assert.equal(await f.snapshot(), before[i], `a foreign object changed: ${when}`)
-    }
-
     await world.remove(engineId(made))
     await reach(server, made.id, 'Lost')
     await server.client.sandboxes.recover(made.id)
@@ -193,9 +116,8 @@ export async function foreignUntouched(rig: Rig): Promise<void> {
     })
     await untouched('a recovery whose name is taken')
     if (next.status.state === 'Blocked') {
-      assert.match(next.status.message, new RegExp(`hf-${mark}-2`), 'the status names what is in the way')
-      foreign.pop()
-      await squatter.remove()
+      assert.match(next.status.message, new RegExp(`hf-${made.id}-2`), 'the status names what is in the way')
+      await planted.release()
       await server.client.sandboxes.recover(made.id)
       await reach(server, made.id, 'Running')
     }
@@ -214,7 +136,7 @@ export async function foreignUntouched(rig: Rig): Promise<void> {
       JSON.stringify(audit.findings),
     )
   } finally {
-    for (const f of foreign.toReversed()) await f.remove()
+    await planted.remove()
   }
   await leaveNothing(rig)
 }

@@ -10,17 +10,26 @@ export interface Sampler {
   stop(): Promise<void>
 }
 
-/** Looks at the engine all the time: never may one sandbox have two instances on it. */
-export function startSampler(world: World, installation: string, history: History): Sampler {
+/** Looks at the engine all the time: never may one sandbox have two instances on it. `heard` gets the names of what runs. */
+export function startSampler(
+  world: World,
+  installation: string,
+  history: Pick<History, 'violated'>,
+  heard: (at: number, running: Readonly<Record<string, readonly string[]>>) => void = () => undefined,
+): Sampler {
   let stopped = false
   let samples = 0
   const told = new Set<string>()
   const run = async (): Promise<void> => {
     while (!stopped) {
       const names = new Map<string, string[]>()
-      for (const i of await world.instances(installation))
+      const running: Record<string, string[]> = {}
+      for (const i of await world.instances(installation)) {
         names.set(i.sandbox, [...(names.get(i.sandbox) ?? []), i.name])
+        if (i.running) running[i.sandbox] = [...(running[i.sandbox] ?? []), i.name]
+      }
       samples++
+      heard(Date.now(), running)
       for (const [sandbox, all] of names) {
         if (all.length < 2 || told.has(sandbox)) continue
         told.add(sandbox)

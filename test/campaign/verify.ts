@@ -16,39 +16,52 @@ const STILL_MS = 6_000
 const STILL_WINDOWS = 5
 const WIPE_LIMIT_MS = 120_000
 
+/** `gone`, or the states that a sandbox may be in. */
+export type Expected = (p: Promised) => ReadonlySet<string>
+
 const STATE = { running: 'Running', paused: 'Paused', stopped: 'Stopped', deleted: 'gone' } as const
+const asPromised: Expected = (p) => new Set([STATE[p.desired]])
 
 async function everything(server: TestServer): Promise<Map<string, Sandbox>> {
   return new Map((await server.client.sandboxes.list()).map((s) => [s.id, s]))
 }
 
-function differences(history: History, now: ReadonlyMap<string, Sandbox>): Map<string, string> {
+function differences(
+  history: History,
+  now: ReadonlyMap<string, Sandbox>,
+  expected: Expected,
+): Map<string, string> {
   const out = new Map<string, string>()
   for (const p of history.sandboxes.values()) {
     const s = now.get(p.id)
     const state = s === undefined ? 'gone' : s.status.state
-    const wanted = STATE[p.desired]
-    const behind = s !== undefined && s.generation !== s.observedGeneration
-    if (state !== wanted || behind)
+    const wanted = expected(p)
+    // What is lost can apply nothing until it is recovered.
+    const behind = s !== undefined && s.generation !== s.observedGeneration && state !== 'Lost'
+    if (!wanted.has(state) || behind)
       out.set(
         p.id,
-        `${p.name}: promised ${wanted}, is ${state} (${s?.desired.state} by ${s?.desired.reason}, generation ${s?.observedGeneration}/${s?.generation}): ${s?.status.message ?? ''}`,
+        `${p.name}: promised ${[...wanted].join(' or ')}, is ${state} (${s?.desired.state} by ${s?.desired.reason}, generation ${s?.observedGeneration}/${s?.generation}): ${s?.status.message ?? ''}`,
       )
   }
   return out
 }
 
 /** Waits until every acknowledged intent holds; what does not is told with its explanation. */
-export async function verifyStates(server: TestServer, history: History): Promise<number> {
+export async function verifyStates(
+  server: TestServer,
+  history: History,
+  expected: Expected = asPromised,
+): Promise<number> {
   const began = performance.now()
   try {
     await until(
       'everything is as promised',
       CONVERGE_LIMIT_MS,
-      async () => differences(history, await everything(server)).size === 0,
+      async () => differences(history, await everything(server), expected).size === 0,
     )
   } catch {
-    for (const [id, text] of differences(history, await everything(server))) {
+    for (const [id, text] of differences(history, await everything(server), expected)) {
       const why = await server.client.sandboxes.explain(id).then((e) => JSON.stringify(e), String)
       history.violated(`intent lost: ${text}\n    ${why}`)
     }
@@ -95,6 +108,7 @@ export async function verifyEngine(world: World, installation: string, history: 
 interface Data {
   readonly sums: ReadonlyMap<string, string>
   readonly counter: string
+  readonly ticks: string
   readonly starts: number
 }
 
@@ -113,13 +127,15 @@ async function dataOfRunning(server: TestServer, id: string): Promise<Data> {
     if (path !== '') sums.set(`/${path}`, sum)
   }
   const counter = await run('cat /sandbox/counter.log 2>/dev/null || true')
-  return { sums, counter, starts: Number(await run('wc -l < /sandbox/starts.log')) }
+  const ticks = await run('cat /sandbox/ticks.log')
+  return { sums, counter, ticks, starts: Number(await run('wc -l < /sandbox/starts.log')) }
 }
 
 /** A stopped one is read through the archive, as `cp` does. */
 async function dataOfStopped(server: TestServer, p: Promised): Promise<Data> {
   const sums = new Map<string, string>()
   let counter = ''
+  let ticks = ''
   let starts = 0
   for (const dir of p.claim === null ? ['/sandbox'] : ['/sandbox', '/data']) {
     const tar = extract()
@@ -129,12 +145,13 @@ async function dataOfStopped(server: TestServer, p: Promised): Promise<Data> {
       for await (const chunk of entry) chunks.push(chunk as Buffer)
       const content = Buffer.concat(chunks)
       const path = `/${entry.header.name.replace(/^\.?\//, '')}`
-      if (/\/payload-\d+$/.test(path)) sums.set(path, sha256(content))
+      if (/\/payload-[-\w]+$/.test(path)) sums.set(path, sha256(content))
       if (path === '/sandbox/counter.log') counter = content.toString()
+      if (path === '/sandbox/ticks.log') ticks = content.toString()
       if (path === '/sandbox/starts.log') starts = content.toString().split('\n').length - 1
     }
   }
-  return { sums, counter, starts }
+  return { sums, counter, ticks, starts }
 }
 
 function compare(p: Promised, data: Data, history: History): void {
@@ -149,6 +166,12 @@ function compare(p: Promised, data: Data, history: History): void {
   for (const line of p.lines)
     if (!lines.includes(line))
       history.violated(`${p.name}: line ${line} of its log was acknowledged and is missing`)
+  const ticks = data.ticks.split('\n').slice(0, -1).map(Number)
+  const odd = ticks.findIndex((tick, i) => tick !== i + 1)
+  if (odd >= 0)
+    history.violated(
+      `${p.name}: its own counter goes ${ticks.slice(Math.max(0, odd - 2), odd + 3).join(' ')}`,
+    )
   if (data.starts > p.mayStart)
     history.violated(`${p.name}: it was started ${data.starts} times, and asked for ${p.mayStart} times`)
 }

@@ -12,6 +12,8 @@ export interface Witness {
   readonly id: string
   readonly name: string
   readonly life: Life
+  /** Its user stopped it: it stays so. */
+  readonly stopped: boolean
 }
 
 export async function running(
@@ -45,9 +47,29 @@ export async function plantWitnesses(server: TestServer, world: World): Promise<
     await server.client.sandboxes.exec(made.id, { command: `cat > ${FILE}`, stdin: DATA })
     const life = await world.life(instance?.engineId ?? '')
     if (life === null) throw new Error(`the engine does not know ${instance?.engineId}`)
-    witnesses.push({ id: made.id, name: made.name ?? '', life })
+    witnesses.push({ id: made.id, name: made.name ?? '', life, stopped: false })
   }
-  return witnesses
+  return [...witnesses, await plantStopped(server, world)]
+}
+
+/** Stopped by its user, although its policy would start it again. */
+async function plantStopped(server: TestServer, world: World): Promise<Witness> {
+  const made = await server.client.sandboxes.create({
+    name: 'witness-stopped',
+    image: { uri: world.image },
+    entrypoint: [...WORKLOAD],
+    restartPolicy: 'always',
+    stopGraceSeconds: 2,
+  })
+  const { instance } = await running(server, made.id)
+  await server.client.sandboxes.stop(made.id)
+  await until('the witness is stopped', RUNNING_LIMIT_MS, async () => {
+    const { status, generation, observedGeneration } = await server.client.sandboxes.get(made.id)
+    return status.state === 'Stopped' && generation === observedGeneration
+  })
+  const life = await world.life(instance?.engineId ?? '')
+  if (life === null) throw new Error(`the engine does not know ${instance?.engineId}`)
+  return { id: made.id, name: made.name ?? '', life, stopped: true }
 }
 
 export async function hearWitnesses(
@@ -60,6 +82,11 @@ export async function hearWitnesses(
     const now = await world.life(w.life.id)
     if (JSON.stringify(now) !== JSON.stringify(w.life))
       history.violated(`${w.name} was touched: ${JSON.stringify(w.life)} became ${JSON.stringify(now)}`)
+    if (w.stopped) {
+      const { status } = await server.client.sandboxes.get(w.id)
+      if (status.state !== 'Stopped') history.violated(`${w.name} is ${status.state}`)
+      continue
+    }
     const { instance } = await running(server, w.id)
     if (instance?.engineId !== w.life.id)
       history.violated(`${w.name}: the API tells of instance ${instance?.engineId}, not ${w.life.id}`)

@@ -40,6 +40,8 @@ export interface Life {
 export interface World {
   readonly kind: 'docker' | 'local'
   readonly image: string
+  /** Names of instances that are not ours although they carry our labels: left out of what is listed. */
+  readonly foreign: Set<string>
   /** Those that carry this installation's label. */
   instances(installation: string): Promise<Seen[]>
   volumes(installation: string): Promise<string[]>
@@ -69,18 +71,22 @@ export async function dockerWorld(socketPath: string = DOCKER_SOCKET): Promise<W
     if (status >= 300 && !fine.includes(status))
       throw new Error(`Docker answered ${status} to ${method} ${path}: ${text}`)
   }
+  const foreign = new Set<string>()
   return {
     kind: 'docker',
     image,
+    foreign,
     async instances(installation) {
       const path = `/containers/json?all=1&filters=${filters(installation)}`
       const all = await rawJson<DockerContainer[]>(socketPath, 'GET', path)
-      return all.map((c) => ({
-        id: c.Id,
-        name: (c.Names[0] ?? '').slice(1),
-        sandbox: c.Labels[SANDBOX] ?? '',
-        running: c.State === 'running' || c.State === 'paused',
-      }))
+      return all
+        .map((c) => ({
+          id: c.Id,
+          name: (c.Names[0] ?? '').slice(1),
+          sandbox: c.Labels[SANDBOX] ?? '',
+          running: c.State === 'running' || c.State === 'paused',
+        }))
+        .filter((i) => !foreign.has(i.name))
     },
     async volumes(installation) {
       const path = `/volumes?filters=${filters(installation)}`
@@ -120,6 +126,7 @@ function localWorld(stateDir: string, isolation: 'namespaces' | 'none'): World {
   return {
     kind: 'local',
     image: 'host',
+    foreign: new Set(),
     instances: async (installation) =>
       ours(await engine().listInstances(CALL), installation).map((i) => ({
         id: i.id,

@@ -84,6 +84,20 @@ describe('the life of a sandbox', () => {
   })
 })
 
+describe('the image’s content', () => {
+  it('a workspace is seeded once, whatever its user made of it', async () => {
+    await start()
+    const id = await cp.add()
+    await cp.reaches(id, 'Running')
+    const volume = (await cp.volumes())[0]?.physicalName ?? ''
+    cp.world.writeVolume(volume, '/seed.txt', 'changed by its user')
+    await cp.change(id, (r) => ({ specHash: 'v1-other', generation: r.generation + 1 }))
+    await cp.converge()
+    expect(await cp.get(id)).toMatchObject({ status: { phase: 'Running' }, instance: { number: 2 } })
+    expect(cp.world.volumeContent(volume)).toEqual({ '/seed.txt': 'changed by its user' })
+  })
+})
+
 describe('trouble', () => {
   it('an instance removed behind its back: Lost, then recover on the same volume', async () => {
     await start()

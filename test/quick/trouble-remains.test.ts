@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import * as life from '../../src/api/intents/lifecycle.ts'
 import { OK } from '../../src/engines/simulated/faults.ts'
+import { LABEL } from '../../src/model/labels.ts'
 import type { SandboxRecord } from '../../src/model/records.ts'
 import { restartDelayMs } from '../../src/plan/backoff.ts'
 import { createControlPlane, type ControlPlane, type ControlPlaneOptions } from '../support/control-plane.ts'
@@ -110,6 +111,31 @@ describe('loops have a wait', () => {
     expect((await cp.get(id)).status.phase).toBe('Running')
   })
 
+  it('a wait after failures outlives the process', async () => {
+    await start({ faults: failing('createInstance', 'failed') })
+    const id = await cp.add()
+    await cp.clock.runUntil('six failures', async () => ((await cp.get(id)).backoff?.attempts ?? 0) >= 6)
+    const { backoff } = await cp.get(id)
+    const tries = calls(cp, 'createInstance')
+    cp.crash()
+    await cp.restart()
+    await cp.clock.advance(5_000)
+    expect((await cp.get(id)).backoff).toEqual(backoff)
+    expect(calls(cp, 'createInstance')).toBe(tries)
+  })
+
+  it('a crash loop is remembered over a restart of the server', async () => {
+    await start()
+    const id = await cp.add({ ...job('exit', '1', 'after', '10'), restartPolicy: { kind: 'always' } })
+    await cp.clock.runUntil('breaker', async () => (await cp.get(id)).breaker !== null, 1_200_000)
+    const starts = calls(cp, 'startInstance')
+    cp.crash()
+    await cp.restart()
+    await cp.clock.advance(60_000)
+    expect(calls(cp, 'startInstance')).toBe(starts)
+    expect(await cp.get(id)).toMatchObject({ status: { phase: 'Failed', reason: 'CrashLoop' } })
+  })
+
   it('a remnant that cannot be removed is tried at each full look, and goes once it can', async () => {
     await start()
     const name = await aRemnant()
@@ -130,6 +156,21 @@ describe('loops have a wait', () => {
 })
 
 describe('nothing leaks', () => {
+  it('a delete whose removal fails is not finished, and its volume stays until it is', async () => {
+    let fail = true
+    await start({ faults: failing('removeInstance', 'failed', () => fail) })
+    const id = await cp.add()
+    await cp.reaches(id, 'Running')
+    await ask(cp, id, life.remove)
+    await cp.clock.advance(60_000)
+    expect(await cp.get(id)).toMatchObject({ deletedAt: null, status: { phase: 'Stopping' } })
+    expect([cp.world.containers.size, cp.world.volumes.size]).toEqual([1, 1])
+    fail = false
+    await cp.reaches(id, 'Terminated')
+    await cp.converge()
+    expect([cp.world.containers.size, cp.world.volumes.size]).toEqual([0, 0])
+  })
+
   it('a create that lands long after its sandbox was made anew and deleted', async () => {
     await start({ faults: first('createInstance', { kind: 'late', afterMs: 90_000 }) })
     const id = await cp.add()
@@ -163,6 +204,26 @@ describe('nothing leaks', () => {
 })
 
 describe('strangers and damaged rows', () => {
+  it.each(['listInstances', 'listVolumes'] as const)(
+    'a list that failed settles nothing: what was found stays found while %s fails',
+    async (call) => {
+      let fail = false
+      await start({ faults: failing(call, 'failed', () => fail) })
+      const id = await cp.add()
+      const { labels } = containerOf(cp, await cp.reaches(id, 'Running')).request
+      const unknown = { ...labels, [LABEL.uid]: 'nobody0000000000' }
+      const name = 'of-nobody'
+      cp.behind.createForeign({ name, image: 'img', labels: { ...unknown, [LABEL.name]: name } })
+      cp.behind.createVolume(name, { ...unknown, [LABEL.name]: name })
+      const found = (): Promise<readonly unknown[]> => cp.store.read((tx) => tx.quarantine())
+      await cp.clock.runUntil('both are found', async () => (await found()).length === 2)
+      const before = await found()
+      fail = true
+      await cp.clock.advance(100_000)
+      expect(await found()).toEqual(before)
+    },
+  )
+
   it('an instance that somebody renamed is neither touched nor doubled', async () => {
     await start()
     const id = await cp.add({ restartPolicy: { kind: 'always' } })
