@@ -10,6 +10,8 @@ import { copiedWhilePaused, replacedWhilePaused, twoServers } from './faults/two
 import { createRandom, type Random } from './random.ts'
 
 const HANG_MS = 30_000
+/** How long the disk stays full: health probes, ticks and a full list of the engine fall into it. */
+const FULL_MS = 35_000
 
 interface Case {
   readonly name: string
@@ -28,7 +30,7 @@ const CASES: readonly Case[] = [
   ),
   { name: 'daemon-hangs', run: () => daemonHangs(HANG_MS) },
   ...(['docker', 'local'] as const).flatMap((engine) => [
-    { name: `disk-full-${engine}`, run: () => stateDiskFull(engine) },
+    { name: `disk-full-${engine}`, run: () => stateDiskFull(engine, FULL_MS) },
     { name: `two-servers-${engine}`, run: () => twoServers(engine) },
   ]),
   { name: 'copied-while-paused', run: () => copiedWhilePaused() },
