@@ -11,7 +11,9 @@ import type { Store } from './store/store.ts'
 import { ensureApiKey } from './server/api-key.ts'
 import { loadConfig, type Address, type ServerConfig, type ServerFlags } from './server/config.ts'
 import { chooseEngine } from './server/engine.ts'
+import { type Claim, claimInstallation } from './server/claim.ts'
 import { failpoint } from './server/failpoint.ts'
+import { logDestination, tolerateStderr } from './server/log.ts'
 import { giveBackStartupMemory } from './server/memory.ts'
 import { endStaleCommands } from './server/reattach.ts'
 import { systemClock, systemIds } from './server/system.ts'
@@ -40,12 +42,16 @@ async function serve(config: ServerConfig): Promise<number> {
   const clock = systemClock()
   const ids = systemIds()
   const startedAt = clock.now()
-  const logger = pino({ level: config.logLevel, base: null }, pino.destination({ dest: 2, sync: true }))
+  tolerateStderr()
+  const logger = pino({ level: config.logLevel, base: null }, logDestination())
   const ended = Promise.withResolvers<number>()
   const store = await openSqliteStore({ dir: config.stateDir, clock, ids, onFenced: () => ended.resolve(4) })
+  let claim: Claim | null = null
   try {
+    claim = await claimInstallation(store.installation, config.stateDir)
     return await serveOn(config, { clock, ids, startedAt, logger, store, ended })
   } finally {
+    claim?.release()
     await store.close()
   }
 }

@@ -75,6 +75,7 @@ export function fromEngine(error: EngineError, engine: string, what: string): Ho
     case 'image-missing':
     case 'denied':
     case 'disk-full':
+    case 'wedged':
     case 'failed':
       return fail('ENGINE_FAILED', { engine, detail: error.message })
   }

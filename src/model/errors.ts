@@ -53,6 +53,7 @@ export interface ErrorContexts {
   ENGINE_FAILED: { engine: string; detail: string }
   STORE_FAILED: { detail: string }
   STATE_LOCKED: { dir: string; holder: string }
+  INSTALLATION_RUNNING: { dir: string; holder: string }
   STORE_TOO_NEW: { found: number; known: number; path: string }
   STORE_ENGINE_MISMATCH: { stored: string; asked: string }
   /** `current` is null when this process lost its lock or its files, and who took over cannot be read. */
@@ -265,6 +266,14 @@ const TABLE: { readonly [K in ErrorCode]: Entry<ErrorContexts[K]> } = {
     exit: 4,
     message: (c) => `The state directory ${c.dir} is in use by ${c.holder}. Nothing was changed.`,
     suggestion: () => 'Stop that server, or set HOLDFAST_STATE_DIR to another directory.',
+  },
+  INSTALLATION_RUNNING: {
+    status: 503,
+    exit: 4,
+    message: (c) =>
+      `The state directory ${c.dir} is a copy: its installation is held by ${c.holder}, which uses another directory. Two control planes would undo each other's work, so nothing was changed.`,
+    suggestion: () =>
+      'Stop that process (kill -9 where it hangs), or set HOLDFAST_STATE_DIR to a new directory.',
   },
   STORE_TOO_NEW: {
     status: 503,

@@ -75,6 +75,8 @@ export type EngineErrorKind =
   | 'image-missing'
   | 'denied'
   | 'disk-full'
+  /** The engine keeps a leftover of a start that it was killed in, and cannot start this instance any more. */
+  | 'wedged'
   | 'unsupported'
   | 'aborted'
   | 'fenced'

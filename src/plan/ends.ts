@@ -1,5 +1,5 @@
 import { volumeKey } from '../model/keys.ts'
-import type { InstanceFacts } from '../model/facts.ts'
+import type { EngineErrorKind, InstanceFacts } from '../model/facts.ts'
 import type { InstanceRef } from '../model/records.ts'
 import { remove, reuse } from './acts.ts'
 import { BREAKER_PROBE_MS, dueAt, nextBackoff, RESTART_BREAKER_AFTER, restartDelayMs } from './backoff.ts'
@@ -10,6 +10,9 @@ import { keepStopped } from './held.ts'
 import { mountFault } from './mounts.ts'
 import type { SandboxDecision, SandboxView } from './types.ts'
 
+/** Code of the backoff of an instance that the engine cannot start any more; without attempts it is the leave to replace it. */
+export const WEDGED_CODE: EngineErrorKind = 'wedged'
+
 /** Wanted running, and not running: never started, ended, or to be started again. */
 export function bringUp(
   view: SandboxView,
@@ -17,6 +20,15 @@ export function bringUp(
   ref: InstanceRef,
   facts: InstanceFacts,
 ): SandboxDecision {
+  const { backoff } = draft.record
+  if (backoff?.code === WEDGED_CODE && backoff.attempts === 0) {
+    return remove(view, draft, ref, facts, 'recover', {
+      phase: 'Starting',
+      reason: 'Recovering',
+      message: `Instance ${ref.number}, which the engine cannot start any more, makes way for the next one on the same volumes.`,
+      difference: 'the instance cannot be started',
+    })
+  }
   if (facts.startedAt === null) return start(view, draft, ref, facts)
   if (draft.record.restartSeq > ref.restartSeq) {
     // The end was part of the restart: should its start fail, it must not read as the workload's own.

@@ -245,6 +245,20 @@ describe('gone, stopped, paused, updated, deleted', () => {
     expect(d.tombstones).toMatchObject([{ kind: 'instance', uid: 'instance00000000' }])
   })
 
+  it('an instance that the engine cannot start any more is started again, and replaced only by leave', () => {
+    const wedged = (attempts: number) => ({
+      backoff: { attempts, nextAt: NOW, error: 'already exists', code: 'wedged', at: NOW - 1 },
+      startAsked: true,
+      desiredAt: NOW,
+    })
+    const tried = planSandbox(view(withInstance(wedged(2)), exited()))
+    expect(tried.step?.kind).toBe('start-instance')
+    const asked = planSandbox(view(withInstance(wedged(0)), exited()))
+    expect(asked.step).toMatchObject({ kind: 'remove-instance', engineId: 'engine-id-1', why: 'recover' })
+    const runs = planSandbox(view(withInstance(wedged(0)), facts()))
+    expect(runs.step).toBeNull()
+  })
+
   it('a foreign object under our name reads as ours being absent, and is not touched', () => {
     const foreign = facts({ labels: {} })
     const d = planSandbox(view(withInstance(), foreign))

@@ -274,6 +274,7 @@ function reasonOf(code: string): string {
     invalid: 'EngineRefused',
     denied: 'EngineDenied',
     'disk-full': 'DiskFull',
+    wedged: 'EngineWedged',
     unsupported: 'Unsupported',
   }
   return words[code] ?? 'EngineError'

@@ -103,7 +103,7 @@ export async function startPrivateDaemon(options: PrivateDaemonOptions = {}): Pr
     },
     async stop(how) {
       const main = pid()
-      const below = descendants(main)
+      const below = how === 'KILL' ? containerdsOf(main) : descendants(main)
       const shims = how === 'power-cut' ? shimsOf(paths.exec) : []
       const all = [main, ...(how === 'power-cut' ? [...below, ...shims, ...shims.flatMap(descendants)] : [])]
       for (const each of new Set(all)) signal(each, how === 'TERM' ? 'SIGTERM' : 'SIGKILL')
@@ -195,6 +195,22 @@ function descendants(root: number): number[] {
     out.push(...level)
   }
   return out
+}
+
+/** Those that end with a killed daemon; a shim or a start that it was in the middle of does not. */
+function containerdsOf(daemon: number): number[] {
+  return allProcesses()
+    .filter((p) => p.parent === daemon && commandOf(p.pid).endsWith('containerd'))
+    .map((p) => p.pid)
+}
+
+function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')[0] ?? ''
+  } catch {
+    // It ended between the listing and the look.
+    return ''
+  }
 }
 
 /** The shims of this daemon's containerd, by the socket of it that is in their arguments. */

@@ -26,6 +26,8 @@ export interface TestServerOptions {
   readonly logLevel?: string
   /** The program; from its sources when absent. */
   readonly entry?: string
+  /** Made by the caller, and removed with the server; a new one when absent. */
+  readonly stateDir?: string
 }
 
 export interface StartOptions {
@@ -33,6 +35,12 @@ export interface StartOptions {
   readonly failpoint?: string
   /** False: resolves as soon as the process was made. */
   readonly waitReady?: boolean
+}
+
+/** How a process ended. */
+export interface Exit {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
 }
 
 export interface Answer<T> {
@@ -63,6 +71,8 @@ export interface TestServer {
   stop(): Promise<void>
   /** Resolves with true when the process has ended within the limit. */
   ended(limitMs: number): Promise<boolean>
+  /** Of the last process; null while it runs and before the first. */
+  exit(): Exit | null
   /** One request to `/v1`; any status is an answer. Rejects when there was none. */
   call<T = unknown>(method: string, path: string, options?: CallOptions): Promise<Answer<T>>
   /** Sums of `holdfast_steps_total` by kind since the server started. */
@@ -95,7 +105,7 @@ export async function freePort(random: () => number = Math.random): Promise<numb
 
 /** Chooses addresses and a state directory. Nothing runs until `start`. */
 export async function createTestServer(options: TestServerOptions): Promise<TestServer> {
-  const stateDir = mkdtempSync(join(tmpdir(), 'hft-'))
+  const stateDir = options.stateDir ?? mkdtempSync(join(tmpdir(), 'hft-'))
   const logFile = join(stateDir, 'test-stderr.log')
   const [port, proxyPort] = [await freePort(), await freePort()]
   const url = `http://127.0.0.1:${port}`
@@ -182,6 +192,7 @@ export async function createTestServer(options: TestServerOptions): Promise<Test
       if (child?.exitCode !== 0) throw new Error(`the server stopped with ${child?.exitCode}:\n${log()}`)
     },
     ended,
+    exit: () => (child === null || !gone() ? null : { code: child.exitCode, signal: child.signalCode }),
     async call<T>(
       method: string,
       path: string,

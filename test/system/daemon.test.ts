@@ -4,9 +4,10 @@ import { dockerMissing } from '../support/docker-subject.ts'
 
 const missing = await dockerMissing()
 
-// Two of the six fates; all of them: node test/campaign/daemon.ts.
+// Three of the six fates; all of them: node test/campaign/daemon.ts.
 describe.skipIf(missing !== null)('a Docker daemon that ends under its sandboxes', () => {
   test.each([
+    ['TERM', false],
     ['TERM', true],
     ['power-cut', true],
   ] as const)('%s (server killed with it: %s)', async (how, serverToo) => {

@@ -1,5 +1,6 @@
 import { possibleActions, type Action } from '../../model/actions.ts'
 import { fail } from '../../model/errors.ts'
+import { WEDGED_CODE } from '../../plan/ends.ts'
 import type { Desired, EventDraft, Phase, SandboxRecord } from '../../model/records.ts'
 
 /** A changed record with the event that tells of it. */
@@ -105,6 +106,11 @@ export const pause: Decide = (record, now) => {
   return { record: next, event: event(record, 'PauseRequested', 'A pause was asked for.') }
 }
 
+/** An instance that the engine cannot start any more is replaced by leave only: what is not in volumes goes with it. */
+function leaveToReplace({ backoff }: SandboxRecord, now: number): SandboxRecord['backoff'] {
+  return backoff?.code === WEDGED_CODE ? { ...backoff, attempts: 0, nextAt: now } : null
+}
+
 export const recover: Decide = (record, now) => {
   requireAction(record, 'recover')
   const base: SandboxRecord = {
@@ -112,6 +118,7 @@ export const recover: Decide = (record, now) => {
     startAsked: true,
     recoverSeq: record.recoverSeq + 1,
     mayReplaceVolumes: true,
+    backoff: leaveToReplace(record, now),
   }
   const runs = record.status.phase === 'Running'
   const message = 'A recovery was asked for: an instance that is gone may be replaced, on the same volumes.'

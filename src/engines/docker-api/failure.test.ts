@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { EngineError } from '../../model/facts.ts'
-import { refusalError, transportError } from './failure.ts'
+import { refusalError, startError, transportError } from './failure.ts'
 
 describe('refusalError', () => {
   test.each([
@@ -55,5 +55,24 @@ describe('transportError', () => {
   test('an error of ours keeps its kind and learns what was sent', () => {
     const late = transportError('x', new EngineError('timeout', 'none', 'late'), true, true)
     expect(late).toMatchObject({ kind: 'timeout', effect: 'unknown' })
+  })
+})
+
+describe('startError', () => {
+  const of = (status: number, message: string): EngineError =>
+    startError({ status, message }, refusalError('starting instance x', { status, message }, true))
+
+  test.each([
+    'task cdb8fb9266a3676a0633141405274960dc434fadc2db83164238a9e5c20fbb19: already exists',
+    'id already in use',
+    'failed to create task for container: failed to start shim: mkdir /run/containerd/x: file exists',
+  ])('%s is a leftover that keeps the instance from starting', (message) => {
+    expect(of(500, message)).toMatchObject({ kind: 'wedged', effect: 'none' })
+    expect(of(500, message).message).toMatch(/volumes are untouched.*recover/)
+  })
+
+  test('other refusals stay what they are', () => {
+    expect(of(500, 'OCI runtime create failed: mkdir /data: file exists')).toMatchObject({ kind: 'failed' })
+    expect(of(404, 'No such container: x')).toMatchObject({ kind: 'not-found' })
   })
 })

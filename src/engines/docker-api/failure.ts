@@ -32,6 +32,19 @@ export function refusalError(what: string, refusal: Refusal, mutation: boolean):
   return new EngineError(kind, certain ? 'none' : 'unknown', text)
 }
 
+const WEDGED = /\btask \w+: already exists|id already in use|failed to start shim: mkdir .*file exists/i
+
+/**
+ * The error of a refused start. A daemon or containerd that was killed in the middle of a start leaves a task without a
+ * process behind and never cleans it up, so that each later start of this container collides with it (moby issues
+ * 38346, 40613, 50040).
+ */
+export function startError({ status, message }: Refusal, error: EngineError): EngineError {
+  if (status < 500 || !WEDGED.test(message ?? '')) return error
+  const text = `${error.message}. The engine was killed in the middle of an earlier start and keeps a leftover of it, so it cannot start this instance. Its volumes are untouched: \`recover\` makes the next instance on them, and a restart of the machine frees this one`
+  return new EngineError('wedged', 'none', text, { cause: error })
+}
+
 const UNREACHABLE = new Set([
   'ECONNREFUSED',
   'ENOENT',

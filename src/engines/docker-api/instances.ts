@@ -5,6 +5,7 @@ import type { Call, CreateInstance } from '../engine.ts'
 import { type Api, budget } from './api.ts'
 import { createBody } from './create.ts'
 import { isAbout, isFullId, toFacts } from './facts.ts'
+import { startError } from './failure.ts'
 import type { FreezeGate } from './freeze-gate.ts'
 import { mapBounded } from './limit.ts'
 import type { RunReader } from './run.ts'
@@ -117,7 +118,17 @@ export function createInstances(api: Api, runs: RunReader, gate: FreezeGate): In
       return { id }
     },
 
-    start: (id, call) => change(`starting instance ${id}`, `/containers/${part(id)}/start`, {}, call),
+    async start(id, call) {
+      const what = `starting instance ${id}`
+      const answer = await api.ask({
+        what,
+        method: 'POST',
+        path: `/containers/${part(id)}/start`,
+        mutation: true,
+        call,
+      })
+      if (!answer.ok) throw startError(answer.refusal, answer.error)
+    },
 
     stop: (id, graceMs, call) =>
       // The engine counts whole seconds; rounding down could make a grace none at all.
