@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest'
+import { expect, it } from 'vitest'
 import { type Placement, take } from '../prove/placement.ts'
 import { SCENARIOS } from '../prove/scenarios.ts'
 import { suffer, type Trouble } from '../prove/trouble.ts'
@@ -18,20 +18,20 @@ const TROUBLES: readonly Trouble[] = [
 
 const none: Omit<Placement, 'scenario'> = { hurry: false, at: [], landsAfterMs: 700, downMs: 0 }
 
-describe.each(SCENARIOS.map((s, n) => [s.name, n] as const))('%s', (scenario, n) => {
-  it('ends as it should, also after a crash', async () => {
-    const clean = await take({ ...none, scenario })
-    expect(clean.violations).toEqual([])
-    expect(clean.points).toBeGreaterThan(10)
-    // Another first point for each scenario, so that all kinds of points are met.
-    for (let k = 1 + (n % EVERY); k <= clean.points; k += EVERY) {
-      const { violations, labels } = await take({ ...none, scenario, at: [k] })
-      expect({ at: k, labels, violations }).toEqual({ at: k, labels, violations: [] })
-    }
-  })
+const EACH = SCENARIOS.map((s, n) => [s.name, n] as const)
 
-  it('ends as it should with something going wrong', async () => {
-    const trouble = TROUBLES[n % TROUBLES.length] ?? null
-    expect((await suffer({ scenario, trouble })).violations).toEqual([])
-  })
+it.each(EACH)('%s: a crash at some of its points', async (scenario, n) => {
+  const clean = await take({ ...none, scenario })
+  expect(clean.violations).toEqual([])
+  expect(clean.points).toBeGreaterThan(10)
+  // Another first point for each scenario, so that all kinds of points are met.
+  for (let k = 1 + (n % EVERY); k <= clean.points; k += EVERY) {
+    const { violations, labels } = await take({ ...none, scenario, at: [k] })
+    expect({ at: k, labels, violations }).toEqual({ at: k, labels, violations: [] })
+  }
+})
+
+it.each(EACH)('%s: something going wrong', async (scenario, n) => {
+  const trouble = TROUBLES[n % TROUBLES.length] ?? null
+  expect((await suffer({ scenario, trouble })).violations).toEqual([])
 })
