@@ -29,7 +29,9 @@ const ROUND_MS = 300_000
 /** The longest life of the server from when it is ready, ms: with its start, about one kill in three seconds. */
 const LIFE_MS = 1_500
 /** One that a fault keeps from being ready is killed all the same, ms. */
-const READY_MS = 4_000
+const READY_MS = 8_000
+/** A client waits for its answer through many short lives of the server, ms. */
+const INTENT_LIMIT_MS = 600_000
 /** Part of the lives that are waited for however long their start takes: on a slow machine nothing would be done else. */
 const FULL_LIFE = 0.3
 
@@ -149,6 +151,7 @@ async function round(
         history,
         random: random.fork(i + 10),
         faultyEngine: proxy !== null,
+        intentLimitMs: INTENT_LIMIT_MS,
         done,
       },
       have,
