@@ -3,10 +3,18 @@ import type { InstanceRef, JournalRow, Step } from '../model/records.ts'
 import { take, type Draft } from './draft.ts'
 import type { SandboxDecision, SandboxView } from './types.ts'
 
-/** The journal row that a step of this kind would retry. */
+/** Whether a step is about this instance, and not about one that was there before it. */
+export function isAbout(step: Step, ref: InstanceRef | null): boolean {
+  return 'uid' in step && step.uid === ref?.uid
+}
+
+/** The journal row that a step of this kind would retry: a retry takes the row's own arguments, so it must be about the same. */
 export function reuse(view: SandboxView, draft: Draft, kind: Step['kind']): number | null {
   const row: JournalRow | undefined = view.open.find(
-    (r) => r.step.kind === kind && draft.settled.every((s) => s.id !== r.id),
+    (r) =>
+      r.step.kind === kind &&
+      (r.step.kind === 'pull-image' || isAbout(r.step, draft.record.instance)) &&
+      draft.settled.every((s) => s.id !== r.id),
   )
   return row?.id ?? null
 }
@@ -26,7 +34,7 @@ export function stop(
 ): SandboxDecision {
   const at = { name: ref.name, uid: ref.uid, engineId: facts.id }
   // Which start it ends is remembered first, so that the exit is known as asked for whenever it is seen.
-  const retried = view.open.find((r) => r.step.kind === 'stop-instance')
+  const retried = view.open.find((r) => r.step.kind === 'stop-instance' && isAbout(r.step, ref))
   const retriedUntil = retried === undefined ? 0 : retried.deadlineAt + LATE_STOP_MS
   const doubt = Math.max(draft.record.stopDoubtUntil ?? 0, retriedUntil)
   draft.record = {

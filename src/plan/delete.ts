@@ -1,5 +1,6 @@
 import { volumeKey } from '../model/keys.ts'
 import type { InstanceFacts } from '../model/facts.ts'
+import { isAbout, reuse } from './acts.ts'
 import { BACKOFF_MAX_MS, dueAt } from './backoff.ts'
 import { rest, retire, take, tell, type Draft } from './draft.ts'
 import { volumeMounts } from './mounts.ts'
@@ -46,10 +47,10 @@ function removePresent(
 ): SandboxDecision {
   const ref = draft.record.instance
   if (ref === null) return gone(view, draft)
-  const reuse = (kind: string): number | null => view.open.find((r) => r.step.kind === kind)?.id ?? null
   const wasRefused = draft.record.backoff !== null && draft.record.backoff.attempts >= 2
   const wasAsked =
-    draft.settled.length === 0 && view.open.some((r) => r.step.kind === 'stop-instance' && r.attempts >= 2)
+    draft.settled.length === 0 &&
+    view.open.some((r) => r.step.kind === 'stop-instance' && isAbout(r.step, ref) && r.attempts >= 2)
   if (facts.state === 'running' && !facts.paused && keepsData(view, draft) && !wasAsked && !wasRefused) {
     const step = {
       kind: 'stop-instance',
@@ -63,7 +64,7 @@ function removePresent(
       draft,
       deleting('It is asked to end, because volumes outlive it.', 'stop-instance'),
       step,
-      reuse('stop-instance'),
+      reuse(view, draft, 'stop-instance'),
     )
   }
   const step = {
@@ -77,7 +78,7 @@ function removePresent(
     draft,
     deleting('Its instance is being removed.', 'remove-instance'),
     step,
-    reuse('remove-instance'),
+    reuse(view, draft, 'remove-instance'),
   )
 }
 

@@ -1,7 +1,7 @@
 import { volumeKey } from '../model/keys.ts'
 import type { EngineErrorKind, InstanceFacts } from '../model/facts.ts'
 import type { InstanceRef } from '../model/records.ts'
-import { remove, reuse } from './acts.ts'
+import { isAbout, remove, reuse } from './acts.ts'
 import { BREAKER_PROBE_MS, dueAt, nextBackoff, RESTART_BREAKER_AFTER, restartDelayMs } from './backoff.ts'
 import { lostVolume } from './create.ts'
 import { need, rest, take, tell, want, type Draft } from './draft.ts'
@@ -37,7 +37,9 @@ export function bringUp(
     }
     return start(view, draft, ref, facts)
   }
-  const asked = view.open.some((r) => r.step.kind === 'stop-instance') || startAskedSince(draft, facts)
+  const asked =
+    view.open.some((r) => r.step.kind === 'stop-instance' && isAbout(r.step, ref)) ||
+    startAskedSince(draft, facts)
   const { lastExit, stopDoubtUntil } = draft.record
   const inDoubt = stopDoubtUntil !== null && stopDoubtUntil > view.now
   const verdict = classifyExit(ref, facts, lastExit, asked, view.exitCause, view.now, inDoubt)

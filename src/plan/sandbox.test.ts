@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import type { Desired, Phase } from '../model/records.ts'
+import { LABEL } from '../model/labels.ts'
+import type { Desired, Phase, Step } from '../model/records.ts'
 import {
   aRef,
   aSandbox,
@@ -100,6 +101,31 @@ describe('start', () => {
   it('starts an instance whose mounts are the expected volumes', () => {
     const d = planSandbox(view(withInstance(), facts({ state: 'stopped', startedAt: null })))
     expect(d.step).toMatchObject({ kind: 'start-instance', engineId: 'engine-id-1' })
+  })
+
+  it('a step that is open for the instance before it is not taken for this one’s', () => {
+    const second = { number: 2, uid: 'instance00000002', engineId: 'engine-id-2' }
+    const former = (kind: 'start-instance' | 'stop-instance'): Step => ({
+      kind,
+      name: 'hf-sandbox000000000-1',
+      uid: 'instance00000000',
+      engineId: 'engine-id-1',
+      graceMs: 0,
+      why: 'update',
+    })
+    const own = facts({ id: 'engine-id-2', labels: { ...facts().labels, [LABEL.uid]: second.uid } })
+    const open = [openRow(former('start-instance'), { id: 7 }), openRow(former('stop-instance'), { id: 8 })]
+    const fresh = { ...own, state: 'stopped', startedAt: null } as const
+    const d = planSandbox(view(withInstance({ instanceSeq: 2 }, second), fresh, { open }))
+    expect(d.step).toMatchObject({ kind: 'start-instance', engineId: 'engine-id-2' })
+    expect(d.retryOf).toBeNull()
+    expect(d.settled.map((s) => [s.id, s.state])).toEqual([
+      [7, 'abandoned'],
+      [8, 'abandoned'],
+    ])
+    const ended = { ...exited({ exitCode: 0 }), id: 'engine-id-2', labels: own.labels }
+    const end = planSandbox(view(withInstance({ instanceSeq: 2 }, second), ended, { open }))
+    expect(end.record.lastExit?.class, 'nobody asked for this end').toBe('provisional')
   })
 
   it.each([

@@ -3,7 +3,7 @@ import type { InstanceFacts } from '../model/facts.ts'
 import { isExactly } from '../model/labels.ts'
 import type { InstanceRef } from '../model/records.ts'
 
-import { LATE_STOP_MS } from './acts.ts'
+import { isAbout, LATE_STOP_MS } from './acts.ts'
 import { planCreate, remade } from './create.ts'
 import { planDelete } from './delete.ts'
 import { draftOf, rest, retire, tell, type Draft } from './draft.ts'
@@ -118,6 +118,11 @@ function settleOpen(view: SandboxView, draft: Draft, facts: InstanceFacts | null
       if (draft.record.desired !== 'running' || row.step.image !== draft.record.spec.image) {
         draft.settled.push(settledAs(row, 'abandoned', 'the image is no longer wanted'))
       }
+      continue
+    }
+    // An instance is let go of only when it is absent: what was to be done to it is moot, and must not be retried.
+    if (row.step.kind !== 'create-instance' && !isAbout(row.step, draft.record.instance)) {
+      draft.settled.push(settledAs(row, 'abandoned', 'its instance is gone'))
       continue
     }
     if (settleInstanceStep(row, facts, view.installation).kind === 'done') {

@@ -7,6 +7,8 @@ import type { Caller } from './requests.ts'
 export interface Writer extends Caller {
   /** True when a command may have been ended from outside just now: its status then says nothing. */
   readonly excused?: (s: Promised) => boolean
+  /** Answers that say nothing against the server, such as that its engine broke the connection. */
+  readonly bears?: (code: string) => boolean
 }
 
 /** Runs a command once. Null when nothing is known of it: refused, unanswered, or lost on the way. */
@@ -31,7 +33,8 @@ export async function exec(
     return null
   }
   // Another client stopped the sandbox under the command: it may have run in part, which is what the code says.
-  if ((answer.body as { code?: string }).code === 'LANE_LOST') {
+  const { code = '' } = answer.body as { code?: string }
+  if (code === 'LANE_LOST' || o.bears?.(code) === true) {
     o.history.count('exec lost')
     return null
   }

@@ -12,6 +12,8 @@ export interface Caller {
   readonly server: TestServer
   readonly history: Pick<History, 'count' | 'violated'>
   readonly random: Random
+  /** Gives up on one intent after this, ms. */
+  readonly intentLimitMs?: number
 }
 
 export interface Asked<T> {
@@ -29,7 +31,8 @@ export async function ask<T>(
   options: CallOptions,
   tries: number = Number.POSITIVE_INFINITY,
 ): Promise<Asked<T>> {
-  const end = performance.now() + INTENT_LIMIT_MS
+  const { intentLimitMs: limitMs = INTENT_LIMIT_MS } = o
+  const end = performance.now() + limitMs
   let unanswered = 0
   for (let n = 1; ; n++) {
     try {
@@ -43,7 +46,7 @@ export async function ask<T>(
       o.history.count('unanswered')
     }
     if (n >= tries) return { answer: null, unanswered }
-    if (performance.now() > end) throw new Error(`${method} ${path} had no answer for ${INTENT_LIMIT_MS} ms`)
+    if (performance.now() > end) throw new Error(`${method} ${path} had no answer for ${limitMs} ms`)
     await delay(o.random.int(10, 120))
   }
 }

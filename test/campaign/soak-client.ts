@@ -21,6 +21,8 @@ export const SHAKEN_MS = 30_000
 
 export interface ClientOptions extends SoakCaller {
   readonly image: string
+  /** Connections to the engine break and hang. */
+  readonly faultyEngine: boolean
   /** True: begin nothing more. */
   readonly done: () => boolean
 }
@@ -33,9 +35,13 @@ export interface Belongings {
   sent: { readonly path: string; readonly key: string; readonly body?: object; readonly id?: string } | null
 }
 
+/** The nemesis cuts and holds connections to the engine, which commands are refused or ended by. */
+const OF_THE_ENGINE = new Set(['ENGINE_FAILED', 'ENGINE_UNREACHABLE', 'TIMEOUT'])
+
 const writerOf = (o: ClientOptions): Writer => ({
   ...o,
   excused: (s) => (s as SoakSandbox).shakenUntil > Date.now(),
+  bears: (code) => o.faultyEngine && OF_THE_ENGINE.has(code),
 })
 
 /** One client: every public operation on sandboxes and volumes of its own, and now and then on somebody else's. */

@@ -26,10 +26,17 @@ const MINUTES = 30
 const QUICK_MINUTES = 2
 /** From one stillness to the next, ms. */
 const ROUND_MS = 300_000
-/** The longest life of the server from when it is ready, ms: with its start, about one kill in three seconds. */
-const LIFE_MS = 1_500
-/** One that a fault keeps from being ready is killed all the same, ms. */
-const READY_MS = 4_000
+/** One kill in this many ms is aimed at, so that half an hour with its stillnesses has more than five hundred. */
+const KILL_EVERY_MS = 2_900
+/** The longest life of the server from when it is ready, and how long that is waited for, ms: on time, and when behind. */
+const PACE = {
+  onTime: { lifeMs: 2_500, readyMs: 10_000 },
+  behind: { lifeMs: 800, readyMs: 2_500 },
+} as const
+/** Part of the lives that may take their time also when behind: on a slow machine nothing would be done else. */
+const FULL_LIFE = 0.25
+/** A client waits for its answer through many short lives of the server, ms. */
+const INTENT_LIMIT_MS = 600_000
 
 interface Flags {
   readonly engine: 'docker' | 'local'
@@ -140,7 +147,16 @@ async function round(
     history.violated(`${who} gave up: ${error instanceof Error ? error.stack : String(error)}`)
   const clients = belongings.map((have, i) =>
     client(
-      { name: `c${i}`, server, image: world.image, history, random: random.fork(i + 10), done },
+      {
+        name: `c${i}`,
+        server,
+        image: world.image,
+        history,
+        random: random.fork(i + 10),
+        faultyEngine: proxy !== null,
+        intentLimitMs: INTENT_LIMIT_MS,
+        done,
+      },
       have,
     ).catch(gaveUp(`client ${i}`)),
   )
@@ -148,9 +164,13 @@ async function round(
     gaveUp('the nemesis'),
   )
   const killer = random.fork(2)
+  const began = Date.now()
+  let kills = 0
   try {
     while (!done()) {
-      await killOnce({ server, random: killer, history, lifeMs: LIFE_MS, readyMs: READY_MS })
+      const late = kills < (Date.now() - began) / KILL_EVERY_MS && !killer.chance(FULL_LIFE)
+      await killOnce({ server, random: killer, history, ...(late ? PACE.behind : PACE.onTime) })
+      kills++
       history.count('kill')
     }
   } catch (error) {

@@ -42,6 +42,18 @@ export const journalMutants: readonly Mutant[] = [
     caughtBy: quick('src/plan/sandbox.test.ts', 'retries an open create under the same name and row'),
   },
   {
+    name: 'former-step-retried',
+    breaks:
+      'A start that is open for an instance that is gone is retried in place of the next one’s, for ever.',
+    file: 'src/plan/acts.ts',
+    find: `  return 'uid' in step && step.uid === ref?.uid`,
+    replace: `  return 'uid' in step && ref !== null`,
+    caughtBy: quick(
+      'test/quick/trouble-wishes.test.ts',
+      'an instance that is removed while its start is in doubt',
+    ),
+  },
+  {
     name: 'late-create-not-noticed',
     breaks:
       'A create within its limit that is not seen counts as not done, so a delete ends before it lands.',

@@ -208,6 +208,26 @@ describe('wishes survive', () => {
   })
 })
 
+it('an instance that is removed while its start is in doubt does not keep the next one from starting', async () => {
+  let died = false
+  await start({
+    onPoint(kind, point) {
+      if (died || kind !== 'start-instance' || point !== 'after-effect') return
+      died = true
+      cp.behind.remove(sure(running(cp)[0], 'running container').name)
+      cp.crash()
+    },
+  })
+  const id = await cp.add({ restartPolicy: { kind: 'always' } })
+  await cp.clock.advance(1000)
+  expect(died).toBe(true)
+  await cp.restart()
+  // Well before the limit of the first start, after which its row would be let go of anyway.
+  await cp.clock.advance(10_000)
+  expect(await cp.get(id)).toMatchObject({ instance: { number: 2 }, status: { phase: 'Running' } })
+  expect(await cp.openSteps()).toBe(0)
+})
+
 describe('data that is gone', () => {
   it('a start, asked twice, does not start on an empty volume in its place', async () => {
     await start()
