@@ -1,6 +1,6 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, stat, symlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
@@ -150,6 +150,47 @@ namespaces('local: the server is killed', () => {
       (await readdir(join(rig.root, 'making'))).includes('999999-1') ? undefined : true,
     )
     expect(await readdir(join(rig.root, 'making'))).toHaveLength(1)
+  })
+
+  test('on a copy of the state, what runs on the original is unknown and left alone until it has ended', async () => {
+    const mounts = [{ path: '/data', source: await volume('d'), readOnly: false, seed: false }]
+    const id = await run({
+      mounts,
+      entrypoint: ['sh', '-c', `trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done`],
+    })
+    const copied = join(rig.root, '../copy')
+    execFileSync('cp', ['-a', rig.root, copied])
+    const copy = openLocal(copied, 'namespaces')
+    const elsewhere = /directory that .*copy.* was copied from/
+    try {
+      for (const attempt of [
+        () => copy.listInstances(call),
+        () => copy.inspectInstance('one', call),
+        () => copy.startInstance(id, call),
+        () => copy.stopInstance(id, 0, call),
+        () => copy.removeInstance(id, call),
+      ])
+        await expect(attempt()).rejects.toThrow(elsewhere)
+      expect(await facts(id)).toMatchObject({ state: 'running' })
+      await sh(id, 'echo still here > /data/f')
+      await rig.engine.stopInstance(id, 1_000, call)
+      expect(await copy.inspectInstance('one', call)).toMatchObject({ state: 'stopped' })
+    } finally {
+      await copy.close()
+    }
+  })
+
+  test('a state directory that was moved, not copied, holds what runs on it', async () => {
+    const id = await run()
+    const moved = join(rig.root, '../moved')
+    await rename(rig.root, moved)
+    const engine = openLocal(moved, 'namespaces')
+    try {
+      expect(await engine.inspectInstance(id, call)).toMatchObject({ state: 'running' })
+    } finally {
+      await engine.close()
+      await rename(moved, rig.root)
+    }
   })
 })
 

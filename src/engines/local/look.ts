@@ -17,7 +17,7 @@ import {
   statOf,
   taggedProcesses,
 } from './proc.ts'
-import { FRESH, type Instance, readInstance, readStatus, type State, writeState } from './records.ts'
+import { FRESH, type Instance, placeOf, readInstance, readStatus, type State, writeState } from './records.ts'
 
 export interface LookContext {
   readonly ground: Ground
@@ -74,11 +74,21 @@ export function createLook(context: LookContext): Look {
     return { ...over, exitCode, finishedAt, killed: status === null, oomKilled: oom && exitCode === 137 }
   }
 
+  /** True while its process lives. */
+  async function lives({ state, dir, meta }: Instance): Promise<boolean> {
+    if (state.init === null || state.boot !== bootId() || !isAlive(state.init)) return false
+    const place = await placeOf(dir)
+    if (state.place == null || place === null || state.place === place) return true
+    // Its volumes are those of the other directory: what it writes would not be found here.
+    const text = `the processes of ${meta.name} run on the directory that ${dir} was copied from. Nothing is done to them and to this copy: stop them where they were started`
+    throw refuse('failed', text)
+  }
+
   async function settle(nameOrId: string): Promise<Instance | null> {
     const instance = await readInstance(layout, nameOrId)
     if (instance === null || instance.state.phase !== 'started' || instance.state.init === null)
       return instance
-    if (instance.state.boot === bootId() && isAlive(instance.state.init)) return instance
+    if (await lives(instance)) return instance
     if (mode === 'none') for (const left of await processes(instance)) signal(left, 'SIGKILL')
     await drainLogs(clock, instance.state.boot === bootId() ? instance.state.loggers : [])
     const state = await ending(instance)
@@ -92,7 +102,7 @@ export function createLook(context: LookContext): Look {
     const instance = await readInstance(layout, nameOrId)
     if (instance === null || instance.state.phase !== 'started' || instance.state.init === null)
       return instance
-    if (instance.state.boot === bootId() && isAlive(instance.state.init)) return instance
+    if (await lives(instance)) return instance
     try {
       return await locks.hold(settling(instance.meta.name), () => settle(nameOrId))
     } catch (error) {

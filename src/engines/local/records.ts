@@ -1,8 +1,9 @@
-import { readdir } from 'node:fs/promises'
+import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { EngineRun, InstanceFacts } from '../../model/facts.ts'
 import type { Limits } from '../../model/records.ts'
 import type { CreateMount } from '../engine.ts'
+import { isAbsent } from './errors.ts'
 import { type Layout, readText, writeDurably } from './files.ts'
 import type { ProcessIdentity } from './proc.ts'
 
@@ -34,6 +35,8 @@ export interface State {
   /** What writes its output to its log files, and ends a moment after it. */
   readonly loggers: readonly ProcessIdentity[]
   readonly boot: string | null
+  /** Tells the instance's directory from a copy of it, as it was when this run began; absent in older records. */
+  readonly place?: string | null
   readonly startedAt: number | null
   readonly finishedAt: number | null
   readonly exitCode: number | null
@@ -53,6 +56,7 @@ export const FRESH: State = {
   work: null,
   loggers: [],
   boot: null,
+  place: null,
   startedAt: null,
   finishedAt: null,
   exitCode: null,
@@ -86,6 +90,17 @@ export async function readInstance(layout: Layout, nameOrId: string): Promise<In
 
 export async function instanceNames(layout: Layout): Promise<string[]> {
   return (await readdir(layout.instances)).toSorted()
+}
+
+/** The same through a rename, another one for a copy; null when the directory is gone. */
+export async function placeOf(dir: string): Promise<string | null> {
+  try {
+    const { dev, ino } = await stat(dir)
+    return `${dev}:${ino}`
+  } catch (error) {
+    if (isAbsent(error)) return null
+    throw error
+  }
 }
 
 export async function writeState(dir: string, state: State): Promise<void> {

@@ -16,7 +16,7 @@ import {
   writeEnvironment,
 } from './prepare.ts'
 import { bootId } from './proc.ts'
-import { FRESH, type Instance, writeState } from './records.ts'
+import { FRESH, placeOf, type Instance, writeState } from './records.ts'
 import { ensurePoint, find, type Tree } from './tree.ts'
 
 export interface Starter {
@@ -95,6 +95,7 @@ export function createStarter(context: InstanceContext, look: Look): Starter {
               work: job,
               loggers: logs.loggers,
               boot: bootId(),
+              place: await placeOf(dir),
               startedAt,
               logStart,
             })
