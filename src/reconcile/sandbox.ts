@@ -215,7 +215,11 @@ async function commit(ctx: Context, key: string, loaded: Loaded, d: SandboxDecis
   try {
     const row = await ctx.store.write(!onlyStatus, async (tx) => {
       const now = ctx.clock.now()
-      if (recordChanged && !(await tx.updateSandbox({ ...d.record, updatedAt: now }))) throw new Conflict()
+      // Also a decision that leaves the row as it is was made from it: a retry must not outrun a wish that came since.
+      const fresh = recordChanged
+        ? await tx.updateSandbox({ ...d.record, updatedAt: now })
+        : (await tx.sandbox(d.record.id))?.version === loaded.record.version
+      if (!fresh) throw new Conflict()
       for (const v of d.newVolumes) await tx.insertVolume(v)
       for (const v of d.changedVolumes) if (!(await tx.updateVolume(v))) throw new Conflict()
       for (const s of d.settled) await tx.closeStep(s.id, s.state, now, s.outcome)

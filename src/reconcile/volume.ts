@@ -125,7 +125,11 @@ async function commit(ctx: Context, key: string, loaded: Loaded, d: VolumeDecisi
         )
         if (others.length > 0) throw new Conflict()
       }
-      if (changed && !(await tx.updateVolume(d.record))) throw new Conflict()
+      // Also a decision that leaves the row as it is was made from it.
+      const fresh = changed
+        ? await tx.updateVolume(d.record)
+        : (await tx.volume(d.record.uid))?.version === loaded.record.version
+      if (!fresh) throw new Conflict()
       for (const s of d.settled) await tx.closeStep(s.id, s.state, now, s.outcome)
       for (const t of d.tombstones) await tx.putTombstone(t)
       for (const e of d.events) await tx.appendEvent(e, now)
