@@ -286,6 +286,7 @@ async function perform(
         engine,
         sandbox: loaded.record,
         volumes,
+        earlierUntil: loaded.open.find((r) => r.id === row.id)?.deadlineAt ?? null,
         signal: abort.signal,
         progress: (line) => ctx.log.debug({ key, line }, 'pull'),
         record: (tx, result) => recordOutcome(ctx, tx, loaded.record.id, row, result),

@@ -228,6 +228,8 @@ async function takeSweepStep(ctx: Context, engine: Engine, row: JournalRow): Pro
     engine,
     sandbox: null,
     volumes: [],
+    // A removal that lands late finds nothing to do: the object is gone, and its id or name is never used again.
+    earlierUntil: null,
     record: async (tx, result) => {
       if (!result.ok || result.outcome.text !== 'removed' || !('name' in step)) return
       await tx.appendEvent(

@@ -47,7 +47,8 @@ export async function reconcileVolume(ctx: Context, uid: string): Promise<void> 
       return
     }
     if (engine === null) return
-    await perform(ctx, engine, committed.row, decision.record)
+    const earlier = loaded.open.find((r) => r.id === committed.row?.id)
+    await perform(ctx, engine, committed.row, decision.record, earlier?.deadlineAt ?? null)
     for (const k of decision.kicks) ctx.enqueue(k)
   }
   ctx.enqueue(key, { background: true, delayMs: AFTER_MANY_STEPS_MS })
@@ -146,11 +147,18 @@ async function commit(ctx: Context, key: string, loaded: Loaded, d: VolumeDecisi
   }
 }
 
-async function perform(ctx: Context, engine: Engine, row: JournalRow, record: VolumeRecord): Promise<void> {
+async function perform(
+  ctx: Context,
+  engine: Engine,
+  row: JournalRow,
+  record: VolumeRecord,
+  earlierUntil: number | null,
+): Promise<void> {
   await takeStep(ctx, row, {
     engine,
     sandbox: null,
     volumes: [record],
+    earlierUntil,
     record: async (tx, result) => {
       const fresh = await tx.volume(record.uid)
       if (fresh === null) return
