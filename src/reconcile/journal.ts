@@ -2,9 +2,9 @@ import type { Call, Engine } from '../engines/engine.ts'
 import { EngineError } from '../model/facts.ts'
 import type { JournalRow, SandboxRecord, VolumeRecord } from '../model/records.ts'
 import type { StepFailure } from '../plan/failure.ts'
+import { stepLimitMs } from '../plan/limits.ts'
 import type { WriteTx } from '../store/store.ts'
 import type { Context } from './context.ts'
-import { stepLimitMs } from './limits.ts'
 import { executeStep, type StepOutcome } from './steps.ts'
 
 export type StepResult =

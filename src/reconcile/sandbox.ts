@@ -9,6 +9,7 @@ import {
 import type { InstanceRef, JournalRow, SandboxRecord, VolumeRecord } from '../model/records.ts'
 import { afterSandboxFailure, mayHaveSeeded } from '../plan/failure.ts'
 import { WRONG_VOLUME, WRONG_VOLUME_CODE } from '../plan/ends.ts'
+import { stepLimitMs } from '../plan/limits.ts'
 import { volumeMounts } from '../plan/mounts.ts'
 import { planSandbox } from '../plan/sandbox.ts'
 import type { SandboxDecision, SandboxObservation, SandboxView } from '../plan/types.ts'
@@ -16,13 +17,7 @@ import type { ReadTx, WriteTx } from '../store/store.ts'
 import type { Context } from './context.ts'
 import { sandboxKey } from './controller.ts'
 import { takeStep, type StepResult } from './journal.ts'
-import {
-  OBSERVE_LIMIT_MS,
-  stepLimitMs,
-  STEPS_PER_PASS,
-  UNKNOWN_RETRY_MS,
-  AFTER_MANY_STEPS_MS,
-} from './limits.ts'
+import { OBSERVE_LIMIT_MS, STEPS_PER_PASS, UNKNOWN_RETRY_MS, AFTER_MANY_STEPS_MS } from './limits.ts'
 import type { Slot } from './queue.ts'
 
 interface Loaded {

@@ -1,6 +1,7 @@
 import type { VolumeFacts } from '../model/facts.ts'
 import type { JournalRow, SandboxRecord, VolumeRecord } from '../model/records.ts'
 import { afterVolumeFailure } from '../plan/failure.ts'
+import { stepLimitMs } from '../plan/limits.ts'
 import type { VolumeDecision, VolumeView } from '../plan/types.ts'
 import { planVolume } from '../plan/volume.ts'
 import type { ReadTx } from '../store/store.ts'
@@ -8,13 +9,7 @@ import type { Engine } from '../engines/engine.ts'
 import type { Context } from './context.ts'
 import { sandboxKey, volumeKey } from './controller.ts'
 import { takeStep } from './journal.ts'
-import {
-  AFTER_MANY_STEPS_MS,
-  OBSERVE_LIMIT_MS,
-  stepLimitMs,
-  STEPS_PER_PASS,
-  UNKNOWN_RETRY_MS,
-} from './limits.ts'
+import { AFTER_MANY_STEPS_MS, OBSERVE_LIMIT_MS, STEPS_PER_PASS, UNKNOWN_RETRY_MS } from './limits.ts'
 import { Conflict, doubt, same } from './sandbox.ts'
 
 interface Loaded {
