@@ -10,6 +10,7 @@ import { draftOf, rest, retire, tell, type Draft } from './draft.ts'
 import { planPresent } from './present.ts'
 import { dueAt, restartDelayMs, BACKOFF_MAX_MS, BREAKER_PROBE_MS } from './backoff.ts'
 import { askedExit } from './exit.ts'
+import { doubtsByClock, rowsByClock } from './limits.ts'
 import { isExpectedVolume, volumeMounts } from './mounts.ts'
 import { isTwin } from './sweep.ts'
 import { openCreateUntil, settledAs, settleInstanceStep } from './settle.ts'
@@ -32,7 +33,13 @@ function createUntil(view: SandboxView, draft: Draft): number | null {
  * - `record.instance` is let go only when that instance is confirmed absent; so two never live at once.
  * - Nothing is started unless every mount is the expected volume.
  */
-export function planSandbox(view: SandboxView): SandboxDecision {
+export function planSandbox(given: SandboxView): SandboxDecision {
+  const { now } = given
+  const view = {
+    ...given,
+    record: doubtsByClock(given.record, now),
+    open: rowsByClock(given.open, now),
+  }
   const draft = draftOf(view)
   if (view.record.deletedAt !== null) return rest(draft, view.record.status)
   if (!view.observed.known) return unknown(view, draft)

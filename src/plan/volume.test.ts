@@ -56,6 +56,14 @@ describe('making', () => {
   })
 })
 
+it('a wait that was written before the clock stepped back is over, and is no step ahead', () => {
+  const backoff = { attempts: 1, error: 'refused', code: 'failed', at: NOW }
+  const held = planned({ backoff: { ...backoff, nextAt: NOW + 500 } })
+  expect(planVolume(volumeView(held, null)).step).toBeNull()
+  const stepped = planned({ backoff: { ...backoff, nextAt: NOW + 3_600_000 } })
+  expect(planVolume(volumeView(stepped, null)).step?.kind).toBe('create-volume')
+})
+
 describe('the one removal rule', () => {
   const remove = (record: VolumeRecord, change: Parameters<typeof volumeView>[2]): string => {
     const d = planVolume(volumeView(record, volumeFacts({ name: record.physicalName }), change))

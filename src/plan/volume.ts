@@ -2,6 +2,8 @@ import { sandboxKey } from '../model/keys.ts'
 import type { VolumeFacts } from '../model/facts.ts'
 import { isExactly, LABEL } from '../model/labels.ts'
 import type { EventDraft, Step, Tombstone, VolumeRecord } from '../model/records.ts'
+import { BACKOFF_MAX_MS, dueAt } from './backoff.ts'
+import { doubtsByClock, rowsByClock } from './limits.ts'
 import { isExpectedVolume } from './mounts.ts'
 import { openCreateUntil, settledAs } from './settle.ts'
 import type { SettledRow, VolumeDecision, VolumeView } from './types.ts'
@@ -13,7 +15,14 @@ import type { SettledRow, VolumeDecision, VolumeView } from './types.ts'
  * desired `deleted`; and every instance of S is confirmed absent; and no other sandbox mounts V; and the object still
  * carries our labels for V. Otherwise keep it, and say why.
  */
-export function planVolume(view: VolumeView): VolumeDecision {
+export function planVolume(given: VolumeView): VolumeDecision {
+  const { now, owner } = given
+  const view = {
+    ...given,
+    owner: owner === null ? null : doubtsByClock(owner, now),
+    open: rowsByClock(given.open, now),
+    ownerOpen: rowsByClock(given.ownerOpen, now),
+  }
   const d: Draft = { view, record: view.record, settled: [], tombstones: [], events: [], kicks: new Set() }
   if (view.record.state === 'removed') return rest(d, view.record.message)
   if (!view.observed.known) return rest(d, `The engine could not be asked: ${view.observed.error}.`)
@@ -117,8 +126,10 @@ function retryOf(d: Draft, kind: Step['kind'], name: string): number | null {
 
 function holdForBackoff(d: Draft): VolumeDecision | null {
   const backoff = d.record.backoff
-  if (backoff === null || backoff.nextAt <= d.view.now) return null
-  return rest(d, `${backoff.error} (attempt ${backoff.attempts}; the next follows by itself)`, backoff.nextAt)
+  if (backoff === null) return null
+  const at = dueAt(backoff.nextAt, BACKOFF_MAX_MS, d.view.now)
+  if (at <= d.view.now) return null
+  return rest(d, `${backoff.error} (attempt ${backoff.attempts}; the next follows by itself)`, at)
 }
 
 /** Somebody else's volume: used and watched, never labelled, made or removed. Its row goes when nobody mounts it. */

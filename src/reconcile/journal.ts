@@ -2,9 +2,9 @@ import type { Call, Engine } from '../engines/engine.ts'
 import { EngineError } from '../model/facts.ts'
 import type { JournalRow, SandboxRecord, VolumeRecord } from '../model/records.ts'
 import type { StepFailure } from '../plan/failure.ts'
+import { stepLimitMs } from '../plan/limits.ts'
 import type { WriteTx } from '../store/store.ts'
 import type { Context } from './context.ts'
-import { stepLimitMs } from './limits.ts'
 import { executeStep, type StepOutcome } from './steps.ts'
 
 export type StepResult =
@@ -15,6 +15,8 @@ export interface TakeInput {
   readonly engine: Engine
   readonly sandbox: SandboxRecord | null
   readonly volumes: readonly VolumeRecord[]
+  /** Until then an earlier attempt of the same row can still land; null when there was none. */
+  readonly earlierUntil: number | null
   readonly signal?: AbortSignal
   readonly progress?: (line: string) => void
   /** Written in the same transaction as the row's outcome. */
@@ -34,7 +36,8 @@ export async function takeStep(ctx: Context, row: JournalRow, input: TakeInput):
   await ctx.store.write(true, async (tx) => {
     const now = ctx.clock.now()
     // An earlier attempt of the same row may still land: the refusal of this one does not end that doubt.
-    const refused = !result.ok && result.failure.effect === 'none' && row.attempts === 1
+    const inDoubt = input.earlierUntil !== null && input.earlierUntil > now && row.step.kind !== 'pull-image'
+    const refused = !result.ok && result.failure.effect === 'none' && !inDoubt
     if (result.ok) await tx.closeStep(row.id, 'done', now, result.outcome.text)
     else if (refused) await tx.closeStep(row.id, 'failed', now, result.failure.message)
     await input.record(tx, result)

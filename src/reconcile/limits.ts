@@ -1,33 +1,7 @@
-import type { Step } from '../model/records.ts'
-
 /** How long one observation may take, ms: a healthy engine answers in a few, a busy one in a second. */
 export const OBSERVE_LIMIT_MS = 10_000
 /** How long a full list may take, ms. */
 export const LIST_LIMIT_MS = 30_000
-
-/**
- * How long a step's call may take, ms. Until then a lost call can still land, so "not found" means unknown; it is
- * therefore short for creates, whose copies of image content set the lower bound.
- */
-export function stepLimitMs(step: Step): number {
-  switch (step.kind) {
-    case 'pull-image':
-      return 1_800_000
-    case 'create-volume':
-    case 'create-instance':
-      return 20_000
-    case 'start-instance':
-      return 30_000
-    case 'stop-instance':
-      return step.graceMs + 20_000
-    case 'pause-instance':
-    case 'unpause-instance':
-      return 15_000
-    case 'remove-volume':
-    case 'remove-instance':
-      return 60_000
-  }
-}
 
 /** Mutations an engine gets at most per second in the long run, and at once after a pause. */
 export const TOKENS_PER_SECOND = 40

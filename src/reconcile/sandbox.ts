@@ -9,6 +9,7 @@ import {
 import type { InstanceRef, JournalRow, SandboxRecord, VolumeRecord } from '../model/records.ts'
 import { afterSandboxFailure, mayHaveSeeded } from '../plan/failure.ts'
 import { WRONG_VOLUME, WRONG_VOLUME_CODE } from '../plan/ends.ts'
+import { stepLimitMs } from '../plan/limits.ts'
 import { volumeMounts } from '../plan/mounts.ts'
 import { planSandbox } from '../plan/sandbox.ts'
 import type { SandboxDecision, SandboxObservation, SandboxView } from '../plan/types.ts'
@@ -16,13 +17,7 @@ import type { ReadTx, WriteTx } from '../store/store.ts'
 import type { Context } from './context.ts'
 import { sandboxKey } from './controller.ts'
 import { takeStep, type StepResult } from './journal.ts'
-import {
-  OBSERVE_LIMIT_MS,
-  stepLimitMs,
-  STEPS_PER_PASS,
-  UNKNOWN_RETRY_MS,
-  AFTER_MANY_STEPS_MS,
-} from './limits.ts'
+import { OBSERVE_LIMIT_MS, STEPS_PER_PASS, UNKNOWN_RETRY_MS, AFTER_MANY_STEPS_MS } from './limits.ts'
 import type { Slot } from './queue.ts'
 
 interface Loaded {
@@ -215,7 +210,11 @@ async function commit(ctx: Context, key: string, loaded: Loaded, d: SandboxDecis
   try {
     const row = await ctx.store.write(!onlyStatus, async (tx) => {
       const now = ctx.clock.now()
-      if (recordChanged && !(await tx.updateSandbox({ ...d.record, updatedAt: now }))) throw new Conflict()
+      // Also a decision that leaves the row as it is was made from it: a retry must not outrun a wish that came since.
+      const fresh = recordChanged
+        ? await tx.updateSandbox({ ...d.record, updatedAt: now })
+        : (await tx.sandbox(d.record.id))?.version === loaded.record.version
+      if (!fresh) throw new Conflict()
       for (const v of d.newVolumes) await tx.insertVolume(v)
       for (const v of d.changedVolumes) if (!(await tx.updateVolume(v))) throw new Conflict()
       for (const s of d.settled) await tx.closeStep(s.id, s.state, now, s.outcome)
@@ -282,6 +281,7 @@ async function perform(
         engine,
         sandbox: loaded.record,
         volumes,
+        earlierUntil: loaded.open.find((r) => r.id === row.id)?.deadlineAt ?? null,
         signal: abort.signal,
         progress: (line) => ctx.log.debug({ key, line }, 'pull'),
         record: (tx, result) => recordOutcome(ctx, tx, loaded.record.id, row, result),

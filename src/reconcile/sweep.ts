@@ -3,6 +3,7 @@ import type { InstanceFacts, VolumeFacts } from '../model/facts.ts'
 import { HoldfastError } from '../model/errors.ts'
 import { LABEL } from '../model/labels.ts'
 import type { JournalRow, SandboxRecord, Step, VolumeRecord } from '../model/records.ts'
+import { stepLimitMs } from '../plan/limits.ts'
 import { sandboxNeedsPass, volumeNeedsPass } from '../plan/resync.ts'
 import { isTwin, judge, type KnownObject } from '../plan/sweep.ts'
 import { SILENT, SILENT_SEEDED } from '../plan/volume.ts'
@@ -10,7 +11,7 @@ import type { ReadTx } from '../store/store.ts'
 import type { Context } from './context.ts'
 import { sandboxKey, volumeKey } from './controller.ts'
 import { takeStep } from './journal.ts'
-import { LIST_LIMIT_MS, OBSERVE_LIMIT_MS, stepLimitMs } from './limits.ts'
+import { LIST_LIMIT_MS, OBSERVE_LIMIT_MS } from './limits.ts'
 
 export const sweepKey = (engine: string): string => `sweep/${engine}`
 
@@ -228,6 +229,8 @@ async function takeSweepStep(ctx: Context, engine: Engine, row: JournalRow): Pro
     engine,
     sandbox: null,
     volumes: [],
+    // A removal that lands late finds nothing to do: the object is gone, and its id or name is never used again.
+    earlierUntil: null,
     record: async (tx, result) => {
       if (!result.ok || result.outcome.text !== 'removed' || !('name' in step)) return
       await tx.appendEvent(

@@ -1,6 +1,7 @@
 import type { VolumeFacts } from '../model/facts.ts'
 import type { JournalRow, SandboxRecord, VolumeRecord } from '../model/records.ts'
 import { afterVolumeFailure } from '../plan/failure.ts'
+import { stepLimitMs } from '../plan/limits.ts'
 import type { VolumeDecision, VolumeView } from '../plan/types.ts'
 import { planVolume } from '../plan/volume.ts'
 import type { ReadTx } from '../store/store.ts'
@@ -8,13 +9,7 @@ import type { Engine } from '../engines/engine.ts'
 import type { Context } from './context.ts'
 import { sandboxKey, volumeKey } from './controller.ts'
 import { takeStep } from './journal.ts'
-import {
-  AFTER_MANY_STEPS_MS,
-  OBSERVE_LIMIT_MS,
-  stepLimitMs,
-  STEPS_PER_PASS,
-  UNKNOWN_RETRY_MS,
-} from './limits.ts'
+import { AFTER_MANY_STEPS_MS, OBSERVE_LIMIT_MS, STEPS_PER_PASS, UNKNOWN_RETRY_MS } from './limits.ts'
 import { Conflict, doubt, same } from './sandbox.ts'
 
 interface Loaded {
@@ -47,7 +42,8 @@ export async function reconcileVolume(ctx: Context, uid: string): Promise<void> 
       return
     }
     if (engine === null) return
-    await perform(ctx, engine, committed.row, decision.record)
+    const earlier = loaded.open.find((r) => r.id === committed.row?.id)
+    await perform(ctx, engine, committed.row, decision.record, earlier?.deadlineAt ?? null)
     for (const k of decision.kicks) ctx.enqueue(k)
   }
   ctx.enqueue(key, { background: true, delayMs: AFTER_MANY_STEPS_MS })
@@ -125,7 +121,11 @@ async function commit(ctx: Context, key: string, loaded: Loaded, d: VolumeDecisi
         )
         if (others.length > 0) throw new Conflict()
       }
-      if (changed && !(await tx.updateVolume(d.record))) throw new Conflict()
+      // Also a decision that leaves the row as it is was made from it.
+      const fresh = changed
+        ? await tx.updateVolume(d.record)
+        : (await tx.volume(d.record.uid))?.version === loaded.record.version
+      if (!fresh) throw new Conflict()
       for (const s of d.settled) await tx.closeStep(s.id, s.state, now, s.outcome)
       for (const t of d.tombstones) await tx.putTombstone(t)
       for (const e of d.events) await tx.appendEvent(e, now)
@@ -142,11 +142,18 @@ async function commit(ctx: Context, key: string, loaded: Loaded, d: VolumeDecisi
   }
 }
 
-async function perform(ctx: Context, engine: Engine, row: JournalRow, record: VolumeRecord): Promise<void> {
+async function perform(
+  ctx: Context,
+  engine: Engine,
+  row: JournalRow,
+  record: VolumeRecord,
+  earlierUntil: number | null,
+): Promise<void> {
   await takeStep(ctx, row, {
     engine,
     sandbox: null,
     volumes: [record],
+    earlierUntil,
     record: async (tx, result) => {
       const fresh = await tx.volume(record.uid)
       if (fresh === null) return

@@ -1,4 +1,6 @@
 import { parseArgs } from 'node:util'
+import { type ModelRuns, runModel } from './model.ts'
+import { PORTION, runModels, tell } from './model-runs.ts'
 import { onAllCores } from './pool.ts'
 import { type Placement, type Result, take } from './placement.ts'
 import { SCENARIOS, scenarioOf } from './scenarios.ts'
@@ -106,47 +108,89 @@ export function replay({ placement: p }: Result): string {
   return `npm run crash -- --only '${p.scenario}'${hurry} --at ${p.at.join()} --lands ${p.landsAfterMs} --down ${p.downMs}`
 }
 
-export async function crashCommand(args: readonly string[]): Promise<number> {
-  const { values } = parseArgs({
-    args: [...args],
-    options: {
-      quick: { type: 'boolean', default: false },
-      only: { type: 'string' },
-      hurry: { type: 'boolean', default: false },
-      at: { type: 'string' },
-      lands: { type: 'string', default: '300' },
-      down: { type: 'string', default: '0' },
-    },
-  })
-  const say: Say = (line) => void process.stderr.write(`${line}\n`)
-  if (values.only !== undefined && values.at !== undefined) {
-    const at = values.at.split(',').map(Number)
-    const placement = {
-      scenario: values.only,
-      hurry: values.hurry,
-      at,
-      landsAfterMs: Number(values.lands),
-      downMs: Number(values.down),
-    }
-    const result = await take(placement)
-    for (const line of [...result.labels, ...result.violations]) say(line)
-    process.stdout.write(`1 placement, ${result.violations.length} violations\n`)
-    return result.violations.length === 0 ? 0 : 1
-  }
-  const began = performance.now()
-  const figures = await crashEverywhere(
-    { stride: values.quick ? 9 : 1, pairStride: values.quick ? 60 : 1, only: values.only ?? null },
-    say,
-  )
+const OPTIONS = {
+  quick: { type: 'boolean', default: false },
+  model: { type: 'boolean', default: false },
+  only: { type: 'string' },
+  hurry: { type: 'boolean', default: false },
+  at: { type: 'string' },
+  lands: { type: 'string', default: '300' },
+  down: { type: 'string', default: '0' },
+  runs: { type: 'string' },
+  seed: { type: 'string', default: '1' },
+  path: { type: 'string' },
+  replay: { type: 'string', default: '' },
+} as const
+
+/** What one kind of search found: its figures in words, and each failure with how to see it again. */
+interface Found {
+  readonly figures: string
+  readonly failed: number
+}
+
+async function placementsCommand(quick: boolean, only: string | null, say: Say): Promise<Found> {
+  const figures = await crashEverywhere({ stride: quick ? 9 : 1, pairStride: quick ? 60 : 1, only }, say)
   for (const result of figures.failed.slice(0, 40)) {
     say(replay(result))
     for (const line of [...result.labels.slice(0, 3), ...result.violations]) say(`    ${line}`)
   }
+  const { scenarios, points, placements: taken, pairs } = figures
+  return {
+    figures: `${scenarios} scenarios, ${points} points, ${taken} placements, ${pairs} pairs`,
+    failed: figures.failed.length,
+  }
+}
+
+async function modelCommand(seed: number, runs: number, say: Say): Promise<Found> {
+  const figures = await runModels(seed, runs, say)
+  for (const failure of figures.failed) say(failure)
+  const { runs: done, commands, crashes, faults } = figures
+  return {
+    figures: `${done} model runs of ${commands} commands with ${crashes} crashes and ${faults} faults`,
+    failed: figures.failed.length,
+  }
+}
+
+async function placeOne(placement: Placement, say: Say): Promise<number> {
+  const result = await take(placement)
+  for (const line of [...result.labels, ...result.violations]) say(line)
+  process.stdout.write(`1 placement, ${result.violations.length} violations\n`)
+  return result.violations.length === 0 ? 0 : 1
+}
+
+async function modelOne(again: ModelRuns, say: Say): Promise<number> {
+  const { failure } = await runModel(again)
+  if (failure !== null) say(tell(failure))
+  process.stdout.write(`1 model run, ${failure?.problems.length ?? 0} violations\n`)
+  return failure === null ? 0 : 1
+}
+
+export async function crashCommand(args: readonly string[]): Promise<number> {
+  const { values } = parseArgs({ args: [...args], options: OPTIONS })
+  const { quick, only } = values
+  const say: Say = (line) => void process.stderr.write(`${line}\n`)
+  const seed = Number(values.seed)
+  if (only !== undefined && values.at !== undefined) {
+    const at = values.at.split(',').map(Number)
+    const times = { landsAfterMs: Number(values.lands), downMs: Number(values.down) }
+    return placeOne({ scenario: only, hurry: values.hurry, at, ...times }, say)
+  }
+  if (values.path !== undefined)
+    return modelOne(
+      { seed, runs: Number(values.runs ?? PORTION), path: values.path, replayPath: values.replay },
+      say,
+    )
+  const all = !values.model
+  const began = performance.now()
+  const found: Found[] = []
+  if (all) found.push(await placementsCommand(quick, only ?? null, say))
+  if (values.model || (all && only === undefined))
+    found.push(await modelCommand(seed, Number(values.runs ?? (quick ? 40 : 400)), say))
+  const failed = found.reduce((sum, f) => sum + f.failed, 0)
   const seconds = Math.round((performance.now() - began) / 1000)
-  process.stdout.write(
-    `crash: ${figures.scenarios} scenarios, ${figures.points} points, ${figures.placements} placements, ${figures.pairs} pairs, ${figures.failed.length} violations, in ${seconds} s\n`,
-  )
-  return figures.failed.length === 0 ? 0 : 1
+  const figures = found.map((f) => f.figures).join(', ')
+  process.stdout.write(`crash: ${figures}, ${failed} violations, in ${seconds} s\n`)
+  return failed === 0 ? 0 : 1
 }
 
 if (import.meta.main) process.exit(await crashCommand(process.argv.slice(2)))

@@ -16,20 +16,41 @@ export interface Ledger {
   readonly tombstones: Map<string, Tombstone>
   /** Transactions that were committed so far. */
   commits: number
+  /** At which of them what is wanted of a sandbox last changed, and a step was last meant to be taken. */
+  readonly wantedAt: Map<string, number>
+  readonly meantAt: Map<number, number>
 }
 
 export function createLedger(): Ledger {
-  return { sandboxes: new Map(), volumes: new Map(), steps: new Map(), tombstones: new Map(), commits: 0 }
+  return {
+    sandboxes: new Map(),
+    volumes: new Map(),
+    steps: new Map(),
+    tombstones: new Map(),
+    commits: 0,
+    wantedAt: new Map(),
+    meantAt: new Map(),
+  }
+}
+
+export function enterSandbox(ledger: Ledger, r: SandboxRecord): void {
+  if (ledger.sandboxes.get(r.id)?.desired !== r.desired) ledger.wantedAt.set(r.id, ledger.commits)
+  ledger.sandboxes.set(r.id, r)
+}
+
+export function enterStep(ledger: Ledger, row: JournalRow): void {
+  if (ledger.steps.get(row.id)?.attempts !== row.attempts) ledger.meantAt.set(row.id, ledger.commits)
+  ledger.steps.set(row.id, row)
 }
 
 type Entry = (ledger: Ledger) => void
 
 /** What a transaction changes, noted as it happens and entered only when it was committed. */
 function noting(tx: WriteTx, entries: Entry[]): WriteTx {
-  const sandbox = (r: SandboxRecord): void => void entries.push((l) => l.sandboxes.set(r.id, r))
+  const sandbox = (r: SandboxRecord): void => void entries.push((l) => enterSandbox(l, r))
   const volume = (r: VolumeRecord): void => void entries.push((l) => l.volumes.set(r.uid, r))
   const step = (row: JournalRow): JournalRow => {
-    entries.push((l) => l.steps.set(row.id, row))
+    entries.push((l) => enterStep(l, row))
     return row
   }
   return {
@@ -114,8 +135,13 @@ export function gated(store: Store, ledger: Ledger, gate: Gate): Store {
     },
     async read(fn) {
       if (!gate.alive()) return never()
-      const result = await store.read(fn)
-      return gate.alive() ? result : never()
+      try {
+        const result = await store.read(fn)
+        return gate.alive() ? result : never()
+      } catch (error) {
+        if (!gate.alive()) return never()
+        throw error
+      }
     },
     assertFence: () => store.assertFence(),
     close: () => store.close(),

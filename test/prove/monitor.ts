@@ -24,6 +24,12 @@ export interface Monitor {
   expectGone(name: string): void
   /** What is there now and is nobody's of ours must stay as it is. */
   guardForeign(): void
+  /** The same for one that could be taken for ours by its labels. */
+  guard(key: string): void
+  /** What the engine itself did to foreign objects is no fault of ours. */
+  accept(): void
+  /** Somebody asked for a change of this sandbox, which explains some more of them. */
+  asked(sandbox: string): void
   /** A foreign object is its owner's to change again. */
   release(name: string): void
   /** `container <name>` or `volume <name>`. */
@@ -33,6 +39,8 @@ export interface Monitor {
 /** At most this many changes are asked of the engine for one key in a minute. */
 const PER_MINUTE = 20
 const MINUTE_MS = 60_000
+/** A wish that comes upon another explains this many more: a thaw, a stop and a start. */
+const EACH_WISH = 3
 const PAYLOAD = '/payload'
 const COUNTER = '/starts'
 
@@ -56,8 +64,10 @@ export function createMonitor({
   const worked = new Set<string>()
   const gone = new Set<string>()
   const foreign = new Map<string, string>()
+  const guarded = new Set<string>()
   const doubtful = new Set<string>()
   const recent = new Map<string, number[]>()
+  const requests = new Map<string, number[]>()
   let volumes = new Set<string>()
 
   const violate = (what: string): void => {
@@ -65,6 +75,7 @@ export function createMonitor({
     if (!violations.some((v) => v.endsWith(what))) violations.push(line)
   }
   const isOurs = (c: SimContainer): boolean => {
+    if (guarded.has(`container ${c.name}`)) return false
     const uid = c.request.labels[LABEL.uid]
     return (
       uid !== undefined &&
@@ -212,15 +223,20 @@ export function createMonitor({
       monitor.check()
       if (!MUTATIONS.has(call) || call === 'copyIn') return
       const row = stepFor(call, args)
-      const name = objectOf(call, args, world)
+      const object = objectOf(call, args, world)
+      // An image is pulled for each sandbox that needs it.
+      const name = call === 'pullImage' ? `${object} for ${row?.key ?? 'nobody'}` : object
       if (row === undefined) violate(`${call} of ${name} was asked for without a committed intent`)
       if ((call === 'removeInstance' || call === 'removeVolume') && doubtful.has(String(args[0])))
         violate(`${call} of ${name} after a look at it that failed`)
       if (call === 'startInstance' && row !== undefined) checkWanted(row)
-      const times = (recent.get(name) ?? []).filter((at) => at > clock.now() - MINUTE_MS)
-      times.push(clock.now())
+      const now = clock.monotonic()
+      const times = (recent.get(name) ?? []).filter((at) => at > now - MINUTE_MS)
+      times.push(now)
       recent.set(name, times)
-      if (times.length > PER_MINUTE) violate(`${name}: ${times.length} changes within a minute`)
+      const wishes = [...(requests.get(world.find(name)?.request.labels[LABEL.sandbox] ?? '') ?? [])]
+      const explained = EACH_WISH * wishes.filter((at) => at > now - MINUTE_MS).length
+      if (times.length > PER_MINUTE + explained) violate(`${name}: ${times.length} changes within a minute`)
     },
     answered(call, args, fault) {
       if (call !== 'inspectInstance' && call !== 'inspectVolume') return
@@ -228,14 +244,28 @@ export function createMonitor({
       else doubtful.add(String(args[0]))
     },
     expectGone: (name) => void gone.add(name),
-    release: (name) => void foreign.delete(`container ${name}`),
+    release(name) {
+      foreign.delete(`container ${name}`)
+      guarded.delete(`container ${name}`)
+    },
+    guard(key) {
+      guarded.add(key)
+      foreign.set(key, imageOf(key))
+    },
+    accept() {
+      for (const key of foreign.keys()) foreign.set(key, imageOf(key))
+    },
+    asked(sandbox) {
+      requests.set(sandbox, [...(requests.get(sandbox) ?? []), clock.monotonic()])
+    },
     isForeign: (key) => foreign.has(key),
     guardForeign() {
       foreign.clear()
       for (const c of world.containers.values())
         if (!isOurs(c)) foreign.set(`container ${c.name}`, imageOf(`container ${c.name}`))
       for (const v of world.volumes.values())
-        if (rowOf(v.name) === undefined) foreign.set(`volume ${v.name}`, imageOf(`volume ${v.name}`))
+        if (rowOf(v.name) === undefined || guarded.has(`volume ${v.name}`))
+          foreign.set(`volume ${v.name}`, imageOf(`volume ${v.name}`))
     },
   }
 
@@ -243,7 +273,8 @@ export function createMonitor({
   function checkWanted(row: JournalRow): void {
     const record = ledger.sandboxes.get(row.key.slice('sandbox/'.length))
     if (record === undefined || record.desired === 'running' || record.desired === 'paused') return
-    if (row.createdAt > record.desiredAt)
+    // By the order of commits: the wall clock may have jumped in between.
+    if ((ledger.meantAt.get(row.id) ?? 0) > (ledger.wantedAt.get(record.id) ?? 0))
       violate(`sandbox ${record.id} is wanted ${record.desired}, and was started after that`)
   }
   return monitor

@@ -11,7 +11,7 @@ import { memoryStore, type MemoryStore } from '../../src/store/sqlite/testing.ts
 import type { Store } from '../../src/store/store.ts'
 import { createSeededIds } from '../support/ids.ts'
 import { createVirtualClock, type VirtualClock } from '../support/virtual-clock.ts'
-import { createLedger, gated, type Ledger } from './ledger.ts'
+import { createLedger, enterSandbox, enterStep, gated, type Ledger } from './ledger.ts'
 import { createMonitor, type Monitor } from './monitor.ts'
 
 /** How a crash that falls on an engine's call turns out. */
@@ -74,6 +74,13 @@ export interface Plane {
   /** Lets time pass; a process that dies on the way is started again after its down time. */
   pass(ms: number): Promise<void>
   crashNow(): void
+  /** The process dies at the `points`-th point from now, besides the deaths that are placed already. */
+  crashAfter(points: number, how: Omit<Crashes, 'at'>): void
+  /**
+   * Another process opens the store while this one goes on, and knows nothing of it until it is refused. Gives the
+   * former life, which may commit nothing and ask the engine for nothing any more.
+   */
+  supersede(): Promise<Life>
   lastEventSeq(): Promise<number>
 }
 
@@ -89,7 +96,9 @@ export function createPlane(options: PlaneOptions): Plane {
   for (const [name, draft] of Object.entries(options.registry ?? {})) world.addImage(name, draft, 'registry')
   const crashes = options.crashes ?? NO_CRASHES
   const deadly = new Set(crashes.at)
-  const last = Math.max(0, ...crashes.at)
+  let last = Math.max(0, ...crashes.at)
+  let { landsAfterMs, downMs } = crashes
+  let down = 0
   const ledger = createLedger()
   const monitor = createMonitor({ world, ledger, clock })
   const fatals: string[] = []
@@ -98,6 +107,7 @@ export function createPlane(options: PlaneOptions): Plane {
   let store: MemoryStore | null = null
   let life: (Life & { die(): void }) | null = null
   let points = 0
+  const formers = new Set<Life>()
 
   /** True when the process is to die here. */
   const isDeadly = (what: string): boolean => {
@@ -119,7 +129,7 @@ export function createPlane(options: PlaneOptions): Plane {
     }
     if (isDeadly(`${call} sent`)) {
       plane.crashNow()
-      return { kind: 'late', afterMs: crashes.landsAfterMs }
+      return { kind: 'late', afterMs: landsAfterMs }
     }
     if (isDeadly(`${call} done, its answer lost`)) {
       plane.crashNow()
@@ -131,11 +141,15 @@ export function createPlane(options: PlaneOptions): Plane {
   function begin(): Life & { die(): void } {
     const died = Promise.withResolvers<void>()
     let alive = true
+    const isFormer = (): boolean => formers.has(mine)
     store = store ?? memoryStore(clock, ids)
     monitor.installation = store.installation
     const engine: SimulatedEngine = createSimulatedEngine(world, {
       id: 'sim',
-      faults: { before: onCall, event: () => plane.event() },
+      faults: {
+        before: (call, args) => (isFormer() ? refused(call) : onCall(call, args)),
+        event: () => plane.event(),
+      },
       latencyMs: () => options.latencyMs ?? 0,
     })
     const ownClock: Clock = {
@@ -149,9 +163,12 @@ export function createPlane(options: PlaneOptions): Plane {
     const own = gated(store, ledger, {
       alive: () => alive,
       point(what) {
-        if (isDeadly(what)) plane.crashNow()
+        if (!isFormer() && isDeadly(what)) plane.crashNow()
       },
-      committed: () => monitor.check(),
+      committed() {
+        if (isFormer()) monitor.violations.push(`${clock.now()} an older epoch has committed`)
+        monitor.check()
+      },
       refusal: () => plane.refusal(),
     })
     const reconciler = createReconciler({
@@ -162,9 +179,13 @@ export function createPlane(options: PlaneOptions): Plane {
       ids,
       log: QUIET,
       endpoint: 'http://127.0.0.1:8080',
-      fatal: (error) => void (alive && fatals.push(error.message)),
+      fatal(error) {
+        // The one that was superseded has noticed, and ends as the built program does.
+        if (isFormer()) mine.die()
+        else if (alive) fatals.push(error.message)
+      },
     })
-    return {
+    const mine: Life & { die(): void } = {
       store: own,
       clock: ownClock,
       ids,
@@ -179,6 +200,23 @@ export function createPlane(options: PlaneOptions): Plane {
         died.resolve()
       },
     }
+    return mine
+  }
+
+  /** It can die, or be superseded, while it starts. */
+  async function launch(next: Life & { die(): void }): Promise<void> {
+    try {
+      await next.reconciler.start()
+    } catch (error) {
+      if (formers.has(next)) next.die()
+      else if (next.alive()) fatals.push(error instanceof Error ? error.message : String(error))
+    }
+  }
+
+  /** A change that a superseded process asks for has passed its fence. */
+  function refused(call: CallName): Fault {
+    if (MUTATIONS.has(call)) monitor.violations.push(`${clock.now()} an older epoch has asked for ${call}`)
+    return OK
   }
 
   const plane: Plane = {
@@ -197,12 +235,13 @@ export function createPlane(options: PlaneOptions): Plane {
     labels,
     async alive() {
       if (life !== null) return life
-      if (store !== null && crashes.downMs > 0) await clock.advance(crashes.downMs)
+      if (down > 0) await clock.advance(down)
+      down = 0
       const next = begin()
       life = next
       await reload(ledger, next.store)
       // It can die while it starts; whoever needs one asks again.
-      void next.reconciler.start()
+      void launch(next)
       await clock.settle()
       return life === next ? next : plane.alive()
     },
@@ -220,7 +259,26 @@ export function createPlane(options: PlaneOptions): Plane {
       if (life === null || store === null) return
       life.die()
       life = null
+      down = downMs
       store = store.reopen()
+    },
+    crashAfter(n, how) {
+      last = points + n
+      deadly.add(last)
+      landsAfterMs = how.landsAfterMs
+      downMs = how.downMs
+    },
+    async supersede() {
+      const former = await plane.alive()
+      if (life !== former || store === null) return plane.supersede()
+      formers.add(former)
+      store = store.reopen()
+      const next = begin()
+      life = next
+      await reload(ledger, next.store)
+      void launch(next)
+      await clock.settle()
+      return former
     },
     async lastEventSeq() {
       const { store: own } = await plane.alive()
@@ -237,10 +295,10 @@ async function reload(ledger: Ledger, store: Store): Promise<void> {
     volumes: (await tx.volumes({ includeRemoved: true })).items,
     open: await tx.openSteps(),
   }))
-  for (const r of rows.sandboxes) ledger.sandboxes.set(r.id, r)
+  for (const r of rows.sandboxes) enterSandbox(ledger, r)
   for (const v of rows.volumes) ledger.volumes.set(v.uid, v)
   const open = new Set(rows.open.map((row) => row.id))
   for (const [id, row] of ledger.steps)
     if (row.state === 'open' && !open.has(id)) ledger.steps.set(id, { ...row, state: 'done' })
-  for (const row of rows.open) ledger.steps.set(row.id, row)
+  for (const row of rows.open) enterStep(ledger, row)
 }

@@ -70,7 +70,7 @@ export async function play(scenario: Scenario, style: Style): Promise<Played> {
 }
 
 /** Objects of other people, some of which look much like ours. */
-function standBy(plane: Plane): void {
+export function standBy(plane: Plane): void {
   plane.world.addImage('foreign')
   const labels = {
     'holdfast.dev/installation': 'inst00000000other',
@@ -86,7 +86,7 @@ function standBy(plane: Plane): void {
 }
 
 /** With nothing going wrong any more: no change for ten full looks, no open step, rows and objects one to one. */
-async function atRest(plane: Plane): Promise<string[]> {
+export async function atRest(plane: Plane): Promise<string[]> {
   const problems: string[] = []
   const before = plane.world.mutations()
   const seq = await plane.lastEventSeq()
@@ -115,6 +115,14 @@ function ends(plane: Plane, scenario: Scenario): string[] {
   for (const s of sandboxes)
     if (s.observedGeneration !== s.generation)
       problems.push(`${s.id} shows generation ${s.observedGeneration} of ${s.generation}`)
+  problems.push(...leftovers(plane))
+  return problems
+}
+
+/** What is on the engine and not in the rows, or in the rows and not on the engine. */
+export function leftovers(plane: Plane): string[] {
+  const problems: string[] = []
+  const sandboxes = [...plane.ledger.sandboxes.values()]
   const instances = new Set(sandboxes.flatMap((s) => (s.instance === null ? [] : [s.instance.name])))
   const volumes = [...plane.ledger.volumes.values()].filter((v) => v.state !== 'removed')
   const names = new Set(volumes.map((v) => v.physicalName))

@@ -90,34 +90,47 @@ export class Unanswered extends Error {
   override readonly name: string = 'Unanswered'
 }
 
+/**
+ * Asks until there is an answer: a process that died on the way is asked again once it is back, unless the one who
+ * asks gives up then.
+ */
+export async function answered<T>(
+  plane: Plane,
+  act: (life: Life) => Promise<T>,
+  givesUp: boolean = false,
+): Promise<T> {
+  const end = plane.clock.monotonic() + ANSWER_LIMIT_MS
+  while (plane.clock.monotonic() < end) {
+    const life = await plane.alive()
+    const answer = { done: false, value: undefined as T, error: undefined as unknown }
+    act(life).then(
+      (value) => Object.assign(answer, { done: true, value }),
+      (error: unknown) => Object.assign(answer, { done: true, error }),
+    )
+    await plane.clock.settle()
+    while (!answer.done && life.alive() && plane.clock.monotonic() < end) await plane.clock.advance(LOOK_MS)
+    if (!answer.done && givesUp) break
+    if (!answer.done) continue
+    if (answer.error !== undefined) throw answer.error
+    return answer.value
+  }
+  throw new Unanswered(`a request was not answered within ${ANSWER_LIMIT_MS} ms`)
+}
+
+/** What the API's intents need of a control plane. */
+export function depsOf(life: Life): Parameters<typeof createSandbox>[0] {
+  return { store: life.store, controller: life.controller, clock: life.clock, ids: life.ids }
+}
+
 export function createUser(plane: Plane, hurry: boolean): User {
   let requests = 0
-
-  /** Asks until there is an answer: a process that died on the way is asked again once it is back. */
-  async function call<T>(act: (life: Life) => Promise<T>): Promise<T> {
-    const end = plane.clock.monotonic() + ANSWER_LIMIT_MS
-    while (plane.clock.monotonic() < end) {
-      const life = await plane.alive()
-      const answer = { done: false, value: undefined as T, error: undefined as unknown }
-      act(life).then(
-        (value) => Object.assign(answer, { done: true, value }),
-        (error: unknown) => Object.assign(answer, { done: true, error }),
-      )
-      await plane.clock.settle()
-      while (!answer.done && life.alive() && plane.clock.monotonic() < end) await plane.clock.advance(LOOK_MS)
-      if (!answer.done) continue
-      if (answer.error !== undefined) throw answer.error
-      return answer.value
-    }
-    throw new Unanswered(`a request was not answered within ${ANSWER_LIMIT_MS} ms`)
-  }
 
   /** Tries again while it is refused because of the state that things are in. */
   async function patiently<T>(act: (life: Life) => Promise<T>): Promise<T> {
     const end = plane.clock.monotonic() + PATIENCE_MS
     for (;;) {
       try {
-        return await call(act)
+        return await answered(plane, act)
       } catch (error) {
         const notYet = error instanceof HoldfastError && AGAIN.includes(error.code)
         if (!notYet || plane.clock.monotonic() > end) throw error
@@ -130,26 +143,20 @@ export function createUser(plane: Plane, hurry: boolean): User {
     key: `caller:${(requests += 1)}`,
     requestHash: requestHash('route', body),
   })
-  const deps = (life: Life): Parameters<typeof createSandbox>[0] => ({
-    store: life.store,
-    controller: life.controller,
-    clock: life.clock,
-    ids: life.ids,
-  })
 
   const user: User = {
     async create(change = {}) {
       const request = { ...REQUEST, ...change }
       const key = idem(request)
       const made = await patiently((life) =>
-        createSandbox(deps(life), life.engine, request, key, new AbortController().signal),
+        createSandbox(depsOf(life), life.engine, request, key, new AbortController().signal),
       )
       return (made.body as { id: string }).id
     },
     async ask(id, decide) {
       const key = idem(id)
       await patiently((life) =>
-        commitIntent(deps(life), key, async (tx, now) => {
+        commitIntent(depsOf(life), key, async (tx, now) => {
           const { kicks } = await applyTo(tx, id, now, decide)
           return { status: 202, body: null, kicks }
         }),
@@ -159,13 +166,13 @@ export function createUser(plane: Plane, hurry: boolean): User {
       const body = { claimName, retention: how.retention ?? 'retain', shared: how.shared ?? false }
       const key = idem(body)
       await patiently((life) =>
-        createVolume(deps(life), life.engine, body, key, new AbortController().signal),
+        createVolume(depsOf(life), life.engine, body, key, new AbortController().signal),
       )
     },
     async purge(ref) {
       await patiently(async (life): Promise<Committed | null> => {
         try {
-          return await purgeVolume(deps(life), 'sim', ref)
+          return await purgeVolume(depsOf(life), 'sim', ref)
         } catch (error) {
           // An earlier try was heard, and its answer lost.
           if (error instanceof HoldfastError && error.code === 'VOLUME::NOT_FOUND') return null
