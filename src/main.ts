@@ -5,6 +5,8 @@ import { createApi } from './api/index.ts'
 import { createEventBell } from './api/bell.ts'
 import { createGuest, reapStale } from './guest/index.ts'
 import { HoldfastError } from './model/errors.ts'
+import { writeBackup, type Backup } from './recovery/backup.ts'
+import { restoreBackup, type Restored } from './recovery/restore.ts'
 import { createReconciler } from './reconcile/reconciler.ts'
 import { openSqliteStore } from './store/sqlite/index.ts'
 import type { Store } from './store/store.ts'
@@ -223,4 +225,14 @@ function onSignals(end: (code: number) => void): void {
   }
   // The handlers stay until the process is gone, so that a second signal still ends it at once.
   for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, handler)
+}
+
+/** Backs a state directory up, beside a running server or without one. Throws `HoldfastError`. */
+export function backupState(o: { stateDir: string; target: string; force: boolean }): Promise<Backup> {
+  return writeBackup({ ...o, clock: systemClock(), version: VERSION })
+}
+
+/** Makes a backup the store of a state directory that no server uses. Throws `HoldfastError`. */
+export function restoreState(o: { stateDir: string; source: string; force: boolean }): Promise<Restored> {
+  return restoreBackup({ ...o, clock: systemClock() })
 }
