@@ -34,6 +34,12 @@ export function instanceName(sandbox: SandboxId, number: number): string {
   return `hf-${sandbox}-${number}`
 }
 
+/** Whether a name is that of an instance of this sandbox, of any number. */
+export function isInstanceOf(name: string, sandbox: SandboxId): boolean {
+  const head = `hf-${sandbox}-`
+  return name.startsWith(head) && /^\d+$/.test(name.slice(head.length))
+}
+
 /**
  * The engine's name for a volume. It contains the uid, and `make` grows when a half-seeded one is made anew,
  * so no physical name is ever used twice (DESIGN §4.6).

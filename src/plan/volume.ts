@@ -2,6 +2,7 @@ import { sandboxKey } from '../model/keys.ts'
 import type { VolumeFacts } from '../model/facts.ts'
 import { isExactly, LABEL } from '../model/labels.ts'
 import type { EventDraft, Step, Tombstone, VolumeRecord } from '../model/records.ts'
+import { withholdVolume } from './hold.ts'
 import { isExpectedVolume } from './mounts.ts'
 import { openCreateUntil, settledAs } from './settle.ts'
 import type { SettledRow, VolumeDecision, VolumeView } from './types.ts'
@@ -14,6 +15,10 @@ import type { SettledRow, VolumeDecision, VolumeView } from './types.ts'
  * carries our labels for V. Otherwise keep it, and say why.
  */
 export function planVolume(view: VolumeView): VolumeDecision {
+  return withholdVolume(view, decide(view))
+}
+
+function decide(view: VolumeView): VolumeDecision {
   const d: Draft = { view, record: view.record, settled: [], tombstones: [], events: [], kicks: new Set() }
   if (view.record.state === 'removed') return rest(d, view.record.message)
   if (!view.observed.known) return rest(d, `The engine could not be asked: ${view.observed.error}.`)

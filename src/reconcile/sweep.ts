@@ -1,8 +1,11 @@
 import type { Engine } from '../engines/engine.ts'
 import type { InstanceFacts, VolumeFacts } from '../model/facts.ts'
+import type { Hold } from '../model/hold.ts'
 import { HoldfastError } from '../model/errors.ts'
+import { sweepKey } from '../model/keys.ts'
 import { LABEL } from '../model/labels.ts'
 import type { JournalRow, SandboxRecord, Step, VolumeRecord } from '../model/records.ts'
+import { heldVolumeNeedsPass, mayRemove } from '../plan/hold.ts'
 import { sandboxNeedsPass, volumeNeedsPass } from '../plan/resync.ts'
 import { isTwin, judge, type KnownObject } from '../plan/sweep.ts'
 import { SILENT, SILENT_SEEDED } from '../plan/volume.ts'
@@ -12,9 +15,8 @@ import { sandboxKey, volumeKey } from './controller.ts'
 import { takeStep } from './journal.ts'
 import { LIST_LIMIT_MS, OBSERVE_LIMIT_MS, stepLimitMs } from './limits.ts'
 
-export const sweepKey = (engine: string): string => `sweep/${engine}`
-
 interface Rows {
+  readonly hold: Hold | null
   readonly sandboxes: readonly SandboxRecord[]
   readonly volumes: readonly VolumeRecord[]
 }
@@ -33,7 +35,8 @@ export async function sweepEngine(ctx: Context, engine: Engine, everything: bool
     ctx.suspect(engine.id, error instanceof Error ? error.message : String(error))
     return false
   }
-  const rows = await ctx.store.read(async (tx) => ({
+  const rows: Rows = await ctx.store.read(async (tx) => ({
+    hold: await tx.hold(),
     sandboxes: (await tx.sandboxes({ engine: engine.id })).items,
     volumes: (await tx.volumes({ engine: engine.id })).items,
   }))
@@ -42,10 +45,10 @@ export async function sweepEngine(ctx: Context, engine: Engine, everything: bool
   const ours = (o: InstanceFacts | VolumeFacts): boolean =>
     o.labels[LABEL.installation] === ctx.store.installation
   for (const facts of instances.filter(ours))
-    await alone(ctx, facts.name, () => judgeInstance(ctx, engine, facts, volumes))
+    await alone(ctx, facts.name, () => judgeInstance(ctx, engine, rows.hold, facts, volumes))
   for (const facts of volumes.filter(ours))
-    await alone(ctx, facts.name, () => judgeVolume(ctx, engine, facts))
-  await removeSilent(ctx, engine, volumes)
+    await alone(ctx, facts.name, () => judgeVolume(ctx, engine, rows.hold, facts))
+  if (mayRemove(rows.hold)) await removeSilent(ctx, engine, volumes)
   await dropSettledQuarantine(ctx, engine, instances, volumes)
   return true
 }
@@ -85,6 +88,7 @@ function enqueueChanged(
     const ownerGoing = v.owner !== null && (going.has(v.owner) || !live.has(v.owner))
     if (
       everything ||
+      heldVolumeNeedsPass(v, rows.hold) ||
       volumeNeedsPass(v, volumeByName.get(v.physicalName) ?? null, installation, ownerGoing)
     ) {
       ctx.enqueue(volumeKey(v.uid), { background: true })
@@ -117,11 +121,12 @@ async function knownTo(
 async function judgeInstance(
   ctx: Context,
   engine: Engine,
+  hold: Hold | null,
   facts: InstanceFacts,
   volumes: readonly VolumeFacts[],
 ): Promise<void> {
   const known = await ctx.store.read((tx) => knownTo(tx, engine.id, facts, 'instance'))
-  const verdict = judge(facts, ctx.store.installation, () => known)
+  const verdict = judge(facts, ctx.store.installation, () => known, hold)
   if (verdict.kind === 'remnant') {
     const step: Step = {
       kind: 'remove-instance',
@@ -158,9 +163,14 @@ async function silentlySeeded(
   return steps
 }
 
-async function judgeVolume(ctx: Context, engine: Engine, facts: VolumeFacts): Promise<void> {
+async function judgeVolume(
+  ctx: Context,
+  engine: Engine,
+  hold: Hold | null,
+  facts: VolumeFacts,
+): Promise<void> {
   const known = await ctx.store.read((tx) => knownTo(tx, engine.id, facts, 'volume'))
-  const verdict = judge(facts, ctx.store.installation, () => known)
+  const verdict = judge(facts, ctx.store.installation, () => known, hold)
   if (verdict.kind === 'remnant') {
     const step: Step = {
       kind: 'remove-volume',

@@ -1,3 +1,4 @@
+import type { Hold } from '../model/hold.ts'
 import type {
   EventDraft,
   EventRecord,
@@ -110,6 +111,8 @@ export interface ReadTx {
   idempotency(key: string): Promise<IdempotencyRow | null>
   apiKeys(): Promise<readonly ApiKeyRow[]>
   meta(key: string): Promise<string | null>
+  /** What keeps removals back until a person confirms; null when nothing does. */
+  hold(): Promise<Hold | null>
   corruptRows(): Promise<readonly { table: string; id: string; error: string }[]>
 }
 

@@ -31,6 +31,7 @@ export function txOver(s: Session): WriteTx {
     idempotency: (key) => upkeep.idempotency(s, key),
     apiKeys: () => upkeep.apiKeys(s),
     meta: (key) => upkeep.meta(s, key),
+    hold: () => upkeep.hold(s),
     corruptRows: () => upkeep.corruptRows(s),
     insertSandbox: (record) => sandboxes.insertSandbox(s, record),
     updateSandbox: (record) => sandboxes.updateSandbox(s, record),
