@@ -160,6 +160,12 @@ export const CATALOG: readonly Entry[] = [
     load: () => import('./commands/restore.ts'),
   },
   {
+    name: 'rebuild',
+    group: 'Data',
+    summary: 'make the state anew from what the engine tells, and confirm it',
+    load: () => import('./commands/rebuild.ts'),
+  },
+  {
     name: 'doctor',
     group: 'Server',
     summary: 'look for what could be wrong with this machine',

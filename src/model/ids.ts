@@ -34,6 +34,14 @@ export function instanceName(sandbox: SandboxId, number: number): string {
   return `hf-${sandbox}-${number}`
 }
 
+/** The claim and the make that a physical name was built from; null for one that was not built from this uid. */
+export function parseVolumeName(name: string, uid: VolumeUid): { claim: string; make: number } | null {
+  const at = name.lastIndexOf(`-${uid}`)
+  const end = name.slice(at + uid.length + 1)
+  if (at < 1 || !/^(-[1-9]\d*)?$/.test(end)) return null
+  return { claim: name.slice(0, at), make: end === '' ? 1 : Number(end.slice(1)) }
+}
+
 /** Whether a name is that of an instance of this sandbox, of any number. */
 export function isInstanceOf(name: string, sandbox: SandboxId): boolean {
   const head = `hf-${sandbox}-`

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path'
 import type { Clock } from '../model/clock.ts'
 import { fail, HoldfastError } from '../model/errors.ts'
 import { epochAfter, holdCause, type Hold } from '../model/hold.ts'
-import { markRestored, summarise } from '../store/sqlite/copy.ts'
+import { markHeld, summarise } from '../store/sqlite/copy.ts'
 import { ensureDir, exists, stateFiles, type StateFiles } from '../store/sqlite/files.ts'
 import { forgetHolder, recordHolder, takeLock } from '../store/sqlite/lock.ts'
 import { holdsStore, keepAside, putInPlace } from '../store/sqlite/replace.ts'
@@ -27,7 +27,8 @@ export interface Restored {
   readonly kept: string | null
 }
 
-const STAGING = 'restoring-'
+/** Where the next store is made, beside the present one; a number follows. */
+export const STAGING = 'restoring-'
 
 /** Does something to a state directory while no server can: throws `STATE_LOCKED`, naming the holder. */
 export async function whileLocked<T>(
@@ -74,7 +75,7 @@ async function restoreInto(files: StateFiles, staged: string, o: RestoreOptions)
   const database = join(staged, 'holdfast.db')
   const hold: Hold = { reason: 'restored', since: now, backupAt: Date.parse(manifest.createdAt) }
   const epoch = epochAfter(Math.max(manifest.epoch, formerEpoch(files)), now)
-  markRestored(database, epoch, hold, `${holdCause(hold)}. Removals are held until a person confirms.`)
+  markHeld(database, epoch, hold, `${holdCause(hold)}. Removals are held until a person confirms.`)
   for (const { name } of manifest.files) chmodSync(join(staged, name), 0o600)
   const kept = holdsStore(files) ? freeName(files, now) : null
   if (kept !== null) keepAside(files, kept)

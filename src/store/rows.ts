@@ -80,6 +80,7 @@ const desiredReasons = words<DesiredReason>({
   external: true,
   'engine-restart': true,
   'create-failed': true,
+  rebuilt: true,
 })
 
 const exitClasses = words<ExitClass>({

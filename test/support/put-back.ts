@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { epochAfter, type Hold } from '../../src/model/hold.ts'
-import { copyDatabase, markRestored } from '../../src/store/sqlite/copy.ts'
+import { copyDatabase, markHeld } from '../../src/store/sqlite/copy.ts'
 import type { ControlPlane } from './control-plane.ts'
 
 /** Backups of a simulated control plane's store, which lives in memory. */
@@ -12,6 +12,23 @@ export interface Backups {
   /** The control plane dies, and its store is as in the backup, held; it does not run yet. */
   putBack(cp: ControlPlane, backup: string): Hold
   clean(): void
+}
+
+/** The control plane dies, and its store is what the file holds; it does not run yet. */
+export function load(cp: ControlPlane, file: string): void {
+  cp.crash()
+  const { database } = cp.store
+  database.prepare('ATTACH ? AS backup').run(file)
+  const tables = database
+    .prepare("SELECT name FROM backup.sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_stat%'")
+    .all() as { name: string }[]
+  for (const { name } of tables) {
+    database.exec(`DELETE FROM main.${name}`)
+    database.exec(`INSERT INTO main.${name} SELECT * FROM backup.${name}`)
+  }
+  database.exec('DETACH backup')
+  // Under the epoch of that store.
+  cp.crash()
 }
 
 export function createBackups(): Backups {
@@ -29,22 +46,8 @@ export function createBackups(): Backups {
       const hold: Hold = { reason: 'restored', since: now, backupAt: now }
       const file = next()
       copyDatabase(backup, file)
-      markRestored(file, epochAfter(cp.store.epoch, now), hold, 'restored')
-      cp.crash()
-      const { database } = cp.store
-      database.prepare('ATTACH ? AS backup').run(file)
-      const tables = database
-        .prepare(
-          "SELECT name FROM backup.sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_stat%'",
-        )
-        .all() as { name: string }[]
-      for (const { name } of tables) {
-        database.exec(`DELETE FROM main.${name}`)
-        database.exec(`INSERT INTO main.${name} SELECT * FROM backup.${name}`)
-      }
-      database.exec('DETACH backup')
-      // Under the epoch of the restored store.
-      cp.crash()
+      markHeld(file, epochAfter(cp.store.epoch, now), hold, 'restored')
+      load(cp, file)
       return hold
     },
     clean: () => rmSync(dir, { recursive: true, force: true }),

@@ -1,6 +1,6 @@
 import { DatabaseSync } from 'node:sqlite'
 import { fail } from '../../model/errors.ts'
-import { encodeHold, HOLD_META, type Hold } from '../../model/hold.ts'
+import { decodeHold, encodeHold, HOLD_META, type Hold } from '../../model/hold.ts'
 import { ensurePrivateFile, storedVersion } from './files.ts'
 import { MIGRATIONS } from './migrations.ts'
 
@@ -66,8 +66,18 @@ export function summarise(path: string): DatabaseSummary {
   }
 }
 
-/** Makes a copy that nobody has open the next store: under a new epoch, held, and telling of it. One file afterwards. */
-export function markRestored(path: string, epoch: number, hold: Hold, message: string): void {
+/** What the database says of a hold. It must be one that `summarise` could read. */
+export function readHold(path: string): Hold | null {
+  const handle = new DatabaseSync(path, { readOnly: true, timeout: BUSY_WAIT_MS })
+  try {
+    return decodeHold(metaOf(handle, HOLD_META))
+  } finally {
+    handle.close()
+  }
+}
+
+/** Makes a database that nobody has open the next store: under a new epoch, held, and telling of it. One file afterwards. */
+export function markHeld(path: string, epoch: number, hold: Hold, message: string): void {
   const handle = new DatabaseSync(path, { timeout: BUSY_WAIT_MS })
   try {
     handle.exec('PRAGMA journal_mode = DELETE')
@@ -80,7 +90,14 @@ export function markRestored(path: string, epoch: number, hold: Hold, message: s
     put.run(HOLD_META, encodeHold(hold))
     handle
       .prepare('INSERT INTO events (subject, id, type, reason, message, at) VALUES (?, ?, ?, ?, ?, ?)')
-      .run('server', 'store', 'Warning', 'Restored', message, Math.floor(hold.since))
+      .run(
+        'server',
+        'store',
+        'Warning',
+        hold.reason === 'rebuilt' ? 'Rebuilt' : 'Restored',
+        message,
+        Math.floor(hold.since),
+      )
     handle.exec('COMMIT')
   } finally {
     handle.close()
