@@ -20,6 +20,7 @@ export function txOver(s: Session): WriteTx {
     volumeByPhysicalName: (engine, name) => volumes.volumeByPhysicalName(s, engine, name),
     volumesOwnedBy: (sandbox) => volumes.volumesOwnedBy(s, sandbox),
     volumes: (filter, page) => volumes.volumes(s, filter, page),
+    holderIds: (volume) => sandboxes.holderIds(s, volume),
     holdersOf: (volume) => sandboxes.holdersOf(s, volume),
     openSteps: (key) => journal.openSteps(s, key),
     journal: (key, limit) => journal.journal(s, key, limit),
