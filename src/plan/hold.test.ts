@@ -68,8 +68,9 @@ describe('a wish that is older than the hold', () => {
     expect(free.step !== null || free.tombstones.length > 0).toBe(true)
   })
 
-  it('starts again what its engine ended, since that is no wish of anybody', () => {
-    const ended = facts({ ...stopped, run: OTHER_RUN })
+  it('starts again what its engine ended since, and nothing that ended before: that may have been a wish', () => {
+    expect(kindOf(withInstance(), facts({ ...stopped, run: OTHER_RUN }))).toBe('Held')
+    const ended = facts({ ...stopped, run: OTHER_RUN, finishedAt: NOW - 10 })
     expect(kindOf(withInstance(), ended)).toBe('start-instance')
     expect(kindOf(withInstance(), ended, { strangers: undefined })).toBe('strangers')
   })

@@ -12,8 +12,8 @@ import type { SandboxDecision, SandboxView, VolumeDecision, VolumeView } from '.
  * - Nothing is removed, and nothing that only prepares a removal is done either (a stop for an update, the recorded
  *   consent to remove a volume). Nothing expires.
  * - A wish that is older than the hold is not acted upon, because the store may be older than what people did since:
- *   what runs stays running, what was stopped or deleted meanwhile is not made again. One exception: an instance that
- *   exists and is wanted running is started again after its engine ended it, as ever.
+ *   what runs stays running, what was stopped or deleted meanwhile is not made again. One exception: what ended since
+ *   the hold began is started again as ever, because no wish that was lost can have been the cause.
  * - What people ask for from then on is done.
  */
 
@@ -46,6 +46,12 @@ function changesObjects(view: SandboxView, d: SandboxDecision): boolean {
   const finished = d.record.deletedAt !== null && view.record.deletedAt === null
   const letGo = d.record.instance === null && view.record.instance !== null
   return moved || finished || letGo || d.newVolumes.length > 0 || d.tombstones.length > 0
+}
+
+/** By the engine's clock; an end of which the engine cannot tell the time counts as one from before. */
+function endedSince(view: SandboxView, hold: Hold): boolean {
+  const facts = view.observed.known ? view.observed.value.instance : null
+  return (facts?.finishedAt ?? 0) >= hold.since || (facts?.startedAt ?? 0) >= hold.since
 }
 
 /** Nothing of the decision is kept: the next pass decides it again from the same facts. */
@@ -89,7 +95,8 @@ export function withhold(view: SandboxView, d: SandboxDecision): SandboxDecision
   const makes = d.step?.kind === 'create-instance' || d.step?.kind === 'start-instance'
   const changes = changesObjects(view, d)
   if (hold !== null && isOlder(view.record, hold)) {
-    if (changes || (d.step !== null && d.step.kind !== 'start-instance'))
+    const startsAgain = d.step?.kind === 'start-instance' && endedSince(view, hold)
+    if (changes || (d.step !== null && !startsAgain))
       return instead(view, heldStatus(view, hold, d, view.record.desired === 'deleted'))
   }
   if (!makes && !(hold !== null && changes)) return d

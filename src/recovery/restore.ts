@@ -5,7 +5,7 @@ import type { Clock } from '../model/clock.ts'
 import { fail, HoldfastError } from '../model/errors.ts'
 import { epochAfter, holdCause, type Hold } from '../model/hold.ts'
 import { markHeld, summarise } from '../store/sqlite/copy.ts'
-import { ensureDir, exists, stateFiles, type StateFiles } from '../store/sqlite/files.ts'
+import { asFileError, ensureDir, exists, stateFiles, type StateFiles } from '../store/sqlite/files.ts'
 import { forgetHolder, recordHolder, takeLock } from '../store/sqlite/lock.ts'
 import { holdsStore, keepAside, putInPlace } from '../store/sqlite/replace.ts'
 import { BadArchive, readArchive, type Manifest } from './archive.ts'
@@ -42,6 +42,9 @@ export async function whileLocked<T>(
   try {
     recordHolder(files, { pid: process.pid, host: hostname(), since: new Date(clock.now()).toISOString() })
     return await work(files)
+  } catch (error) {
+    // What a full or read-only disk says is told as such, and ends the program as such.
+    throw (error as NodeJS.ErrnoException).syscall === undefined ? error : asFileError(error)
   } finally {
     forgetHolder(files)
     lock.release()

@@ -1,4 +1,4 @@
-import { existsSync, linkSync, mkdirSync, renameSync, rmSync } from 'node:fs'
+import { copyFileSync, existsSync, linkSync, mkdirSync, renameSync, rmSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { exists, syncDir, type StateFiles } from './files.ts'
@@ -23,9 +23,18 @@ export function holdsStore(files: StateFiles): boolean {
 export function keepAside(files: StateFiles, aside: string): void {
   settleLog(files)
   mkdirSync(aside, { mode: 0o700 })
-  for (const path of storeParts(files)) if (exists(path)) linkSync(path, join(aside, basename(path)))
+  for (const path of storeParts(files)) if (exists(path)) keep(path, join(aside, basename(path)))
   syncDir(aside)
   syncDir(files.dir)
+}
+
+/** A second name costs nothing and cannot be half done; where the file system has none, a copy does. */
+function keep(from: string, to: string): void {
+  try {
+    linkSync(from, to)
+  } catch {
+    copyFileSync(from, to)
+  }
 }
 
 /** Brings what is only in the log into the database. One that cannot be opened is kept with its log, as it is. */
