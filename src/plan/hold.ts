@@ -51,7 +51,7 @@ function changesObjects(view: SandboxView, d: SandboxDecision): boolean {
 /** By the engine's clock; an end of which the engine cannot tell the time counts as one from before. */
 function endedSince(view: SandboxView, hold: Hold): boolean {
   const facts = view.observed.known ? view.observed.value.instance : null
-  return (facts?.finishedAt ?? 0) >= hold.since || (facts?.startedAt ?? 0) >= hold.since
+  return (facts?.finishedAt ?? 0) > hold.since || (facts?.startedAt ?? 0) > hold.since
 }
 
 /** Nothing of the decision is kept: the next pass decides it again from the same facts. */

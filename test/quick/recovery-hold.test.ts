@@ -5,6 +5,7 @@ import type { SandboxRecord } from '../../src/model/records.ts'
 import { specHash } from '../../src/model/spec.ts'
 import { createControlPlane, type ControlPlane } from '../support/control-plane.ts'
 import { createBackups } from '../support/put-back.ts'
+import { dice, LIVES, randomLife } from '../support/random-life.ts'
 
 const backups = createBackups()
 let cp: ControlPlane
@@ -106,6 +107,25 @@ describe('a restored older backup', () => {
     expect((await cp.get(policy)).status.phase).toBe('Lost')
     // The pending one had no data to lose; its volume is made with it.
     expect(await cp.openSteps()).toBe(0)
+  })
+
+  it('a sandbox that was stopped after it stays stopped, whatever its policy', async () => {
+    cp = createControlPlane()
+    await cp.start()
+    const id = await cp.add({ restartPolicy: { kind: 'always' } })
+    await cp.reaches(id, 'Running')
+    const backup = backups.of(cp)
+    await cp.want(id, 'stopped')
+    await cp.reaches(id, 'Stopped')
+    await cp.clock.advance(5_000)
+    await restore(backup)
+    expect(running()).toEqual({})
+    expect((await cp.get(id)).status).toMatchObject({ phase: 'Blocked', reason: 'Held' })
+    await wish(id, {})
+    await cp.reaches(id, 'Running')
+    cp.behind.kill(`hf-${id}-1`)
+    await cp.clock.advance(1)
+    await cp.reaches(id, 'Running')
   })
 
   it('a newer instance keeps the store from making a second one, until a person removes it', async () => {
@@ -231,63 +251,11 @@ describe('a restored older backup', () => {
   })
 })
 
-/** A small generator, so that a seed names a whole life. */
-function dice(seed: number): (n: number) => number {
-  let state = seed * 2_654_435_761 + 1
-  return (n) => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
-    return state % n
-  }
-}
-
-/** HOLDFAST_LIVES asks for more of them. */
-const LIVES = Number(process.env['HOLDFAST_LIVES'] ?? 24)
-
 describe('any life, restored from any moment of it', () => {
   it.each(Array.from({ length: LIVES }, (_, n) => n + 1))('life %i', async (seed) => {
     cp = createControlPlane({ seed: `life-${seed}` })
     const roll = dice(seed)
-    const ids: string[] = []
-    const acts: readonly (() => Promise<void>)[] = [
-      async () =>
-        void ids.push(await cp.add({ restartPolicy: roll(2) === 0 ? { kind: 'no' } : { kind: 'always' } })),
-      async () => void ids.push(await cp.add({ expiresAt: cp.clock.now() + 30_000 + roll(200_000) })),
-      async () => act((id) => cp.want(id, 'stopped')),
-      async () =>
-        act((id) =>
-          cp.change(id, (r) => ({
-            desired: 'running',
-            desiredReason: 'user',
-            desiredAt: cp.clock.now(),
-            startAsked: true,
-            recoverSeq: r.recoverSeq + 1,
-            generation: r.generation + 1,
-          })),
-        ),
-      async () => act((id) => cp.want(id, 'deleted')),
-      async () =>
-        act(async (id) => {
-          await cp.change(id, (r) => {
-            const spec = { ...r.spec, env: { V: String(roll(1_000_000)) } }
-            return { spec, specHash: specHash(spec), generation: r.generation + 1 }
-          })
-        }),
-      async () => cp.crash(),
-    ]
-    async function act(fn: (id: string) => Promise<void>): Promise<void> {
-      const id = ids[roll(Math.max(1, ids.length))]
-      if (id === undefined) return
-      const record = await cp.store.read((tx) => tx.sandbox(id))
-      if (record !== null && record.deletedAt === null && record.desired !== 'deleted') await fn(id)
-    }
-    async function live(steps: number): Promise<void> {
-      for (let n = 0; n < steps; n++) {
-        const before = cp.reconciler
-        await acts[roll(acts.length)]?.()
-        if (cp.reconciler !== before) await cp.start()
-        await cp.clock.advance(roll(3) * roll(4_000))
-      }
-    }
+    const live = randomLife(cp, roll)
     await cp.start()
     await live(6 + roll(10))
     const backup = backups.of(cp)

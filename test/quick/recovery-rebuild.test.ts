@@ -13,6 +13,7 @@ import { openSqliteStore } from '../../src/store/sqlite/index.ts'
 import { createControlPlane, type ControlPlane } from '../support/control-plane.ts'
 import { createSeededIds } from '../support/ids.ts'
 import { load } from '../support/put-back.ts'
+import { dice, LIVES, randomLife } from '../support/random-life.ts'
 
 let cp: ControlPlane
 let dir: string
@@ -288,3 +289,43 @@ describe('a rebuild', () => {
     expect([containers(), volumeNames()]).toEqual([[], []])
   })
 })
+
+describe('any life, rebuilt after any moment of it', () => {
+  it.each(Array.from({ length: LIVES }, (_, n) => n + 1))('life %i', async (seed) => {
+    await cp.stop()
+    cp = createControlPlane({ seed: `rebuilt-${seed}` })
+    const roll = dice(seed)
+    await cp.start()
+    await randomLife(cp, roll)(10 + roll(20))
+    cp.crash()
+    await cp.clock.settle()
+    const world = { containers: containers(), volumes: volumeNames() }
+    if ((await installed()) === 0) return
+    await lose()
+    expect({ containers: containers(), volumes: volumeNames() }).toEqual(world)
+    const effects = cp.world.mutations()
+    await confirm()
+    await cp.converge()
+    expect({ containers: containers(), volumes: volumeNames() }).toEqual(world)
+    expect([cp.world.mutations(), await cp.openSteps()]).toEqual([effects, 0])
+    // Life goes on: what was found can be started, on the volumes that it had.
+    for (const { id } of (await cp.store.read((tx) => tx.sandboxes({}))).items) {
+      await cp.change(id, (r) => ({
+        desired: 'running',
+        desiredReason: 'user',
+        desiredAt: cp.clock.now(),
+        startAsked: true,
+        generation: r.generation + 1,
+      }))
+      await cp.reaches(id, 'Running')
+      await cp.want(id, 'deleted')
+    }
+    await cp.converge()
+    expect(containers().filter((c) => !world.containers.includes(c))).toEqual([])
+  })
+})
+
+/** Objects that a rebuild could go by. */
+async function installed(): Promise<number> {
+  return cp.world.containers.size + cp.world.volumes.size
+}
