@@ -13,9 +13,10 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   reconcile: ['model', 'plan', 'store', 'engines'],
   guest: ['model', 'engines'],
   api: ['model', 'plan', 'store', 'engines', 'reconcile', 'guest'],
+  recovery: ['model', 'plan', 'store', 'engines'],
   cli: ['client', 'main'],
   server: ['model', 'store', 'engines', 'reconcile', 'guest', 'api'],
-  main: ['model', 'plan', 'store', 'engines', 'reconcile', 'guest', 'api', 'server'],
+  main: ['model', 'plan', 'store', 'engines', 'reconcile', 'guest', 'recovery', 'api', 'server'],
   client: ['model'],
 }
 

@@ -4,13 +4,17 @@ import { pino, type Logger } from 'pino'
 import { createApi } from './api/index.ts'
 import { createEventBell } from './api/bell.ts'
 import { createGuest, reapStale } from './guest/index.ts'
-import { HoldfastError } from './model/errors.ts'
+import { fail, HoldfastError } from './model/errors.ts'
+import { EngineError } from './model/facts.ts'
+import { writeBackup, type Backup } from './recovery/backup.ts'
+import { rebuild, storedEngine, type RebuildResult } from './recovery/rebuild.ts'
+import { restoreBackup, type Restored } from './recovery/restore.ts'
 import { createReconciler } from './reconcile/reconciler.ts'
 import { openSqliteStore } from './store/sqlite/index.ts'
 import type { Store } from './store/store.ts'
 import { ensureApiKey } from './server/api-key.ts'
 import { loadConfig, type Address, type ServerConfig, type ServerFlags } from './server/config.ts'
-import { chooseEngine } from './server/engine.ts'
+import { chooseEngine, engineOf } from './server/engine.ts'
 import { type Claim, claimInstallation } from './server/claim.ts'
 import { failpoint } from './server/failpoint.ts'
 import { logDestination, tolerateStderr } from './server/log.ts'
@@ -229,4 +233,40 @@ function onSignals(end: (code: number) => void): void {
   }
   // The handlers stay until the process is gone, so that a second signal still ends it at once.
   for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, handler)
+}
+
+/** Backs a state directory up, beside a running server or without one. Throws `HoldfastError`. */
+export function backupState(o: { stateDir: string; target: string; force: boolean }): Promise<Backup> {
+  return writeBackup({ ...o, clock: systemClock(), version: VERSION })
+}
+
+/** Makes a backup the store of a state directory that no server uses. Throws `HoldfastError`. */
+export function restoreState(o: { stateDir: string; source: string; force: boolean }): Promise<Restored> {
+  return restoreBackup({ ...o, clock: systemClock() })
+}
+
+export type { RebuildResult } from './recovery/rebuild.ts'
+
+/** Makes a store, or completes a restored one, from what the engine tells. Throws `HoldfastError`. */
+export async function rebuildState(o: {
+  flags: ServerFlags
+  installation: string | null
+  dryRun: boolean
+  force: boolean
+}): Promise<RebuildResult> {
+  const { flags, ...how } = o
+  const given = loadConfig(flags, process.env)
+  const stored = given.engine === 'auto' ? storedEngine(given.stateDir) : null
+  const config: ServerConfig = stored === null ? given : { ...given, engine: stored }
+  const clock = systemClock()
+  const ids = systemIds()
+  const engine = await engineOf(config, { clock, ids, interactive: process.env['HOLDFAST_TEST'] === '1' })
+  try {
+    return await rebuild({ ...how, stateDir: config.stateDir, engine, clock, ids })
+  } catch (error) {
+    if (!(error instanceof EngineError)) throw error
+    throw fail('ENGINE_UNREACHABLE', { engine: engine.id, detail: error.message })
+  } finally {
+    await engine.close()
+  }
 }

@@ -17,8 +17,10 @@ import type {
   ExecRequest,
   ExecResult,
   Explanation,
+  Hold,
   Page,
   PortLink,
+  Recovery,
   Sandbox,
   ServerInfo,
   Stats,
@@ -123,6 +125,10 @@ export interface Client {
     follow(query?: EventQuery & { signal?: AbortSignal }): AsyncGenerator<Event>
   }
   audit(): Promise<Audit>
+  /** What is held after a restore or a rebuild, and what is not as it should be in the store. */
+  recovery(): Promise<Recovery>
+  /** Ends the hold; null when nothing held. */
+  confirmRecovery(): Promise<{ lifted: Hold | null }>
   engines(): Promise<EngineInfo[]>
   info(): Promise<ServerInfo>
   health(): Promise<{ status: string }>
@@ -351,6 +357,8 @@ export function createClient(options: ClientOptions): Client {
     volumes,
     events,
     audit: () => must(http.GET('/v1/audit', {})),
+    recovery: () => must(http.GET('/v1/recovery', {})),
+    confirmRecovery: () => must(http.POST('/v1/recovery/confirm', {})),
     engines: async () => (await must(http.GET('/v1/engines', {}))).items,
     info: () => must(http.GET('/v1/info', {})),
     health: () => must(http.GET('/health', {})),

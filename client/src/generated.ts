@@ -1736,6 +1736,7 @@ export interface paths {
                             stateDir: string;
                             apiListen: string;
                             proxyListen: string;
+                            hold: components["schemas"]["Hold"] | null;
                         };
                     };
                 };
@@ -1903,6 +1904,117 @@ export interface paths {
         };
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/recovery": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Whether removals are held, and what is not as it should be in the store */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Recovery"];
+                    };
+                };
+                /** @description Default Response */
+                "4XX": {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Error"];
+                    };
+                };
+                /** @description Default Response */
+                "5XX": {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Error"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/recovery/confirm": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** End the hold after a restore or a rebuild: removals and expiry go on */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** @description What it was; null when nothing held. */
+                            lifted: components["schemas"]["Hold"] | null;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                "4XX": {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Error"];
+                    };
+                };
+                /** @description Default Response */
+                "5XX": {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Error"];
+                    };
+                };
+            };
+        };
         delete?: never;
         options?: never;
         head?: never;
@@ -2121,6 +2233,40 @@ export interface components {
             reason: string;
             message: string;
         };
+        Hold: {
+            /** @enum {string} */
+            reason: "restored" | "rebuilt" | "unreadable";
+            /** Format: date-time */
+            since: string;
+            /** @description For people, as the end of a sentence. */
+            cause: string;
+        };
+        Recovery: {
+            /** @description While it lasts nothing is removed, nothing expires, and older wishes are not acted upon. */
+            hold: components["schemas"]["Hold"] | null;
+            /** @description What happens to sandboxes once the hold ends, as far as it differs from what is. */
+            waiting: {
+                id: string;
+                name: string | null;
+                what: string;
+                message: string;
+            }[];
+            /** @description Objects with our labels that no row knows: never removed without a person. */
+            quarantine: {
+                engine: string;
+                kind: string;
+                name: string;
+                engineId: string;
+                /** Format: date-time */
+                firstSeenAt: string;
+            }[];
+            /** @description Rows that are damaged. Each hides only itself; what it stands for is left alone. */
+            unreadable: {
+                table: string;
+                id: string;
+                error: string;
+            }[];
+        };
         Explanation: {
             id: string;
             wanted: {
@@ -2189,6 +2335,8 @@ export interface components {
                 class: string;
                 finishedAt: string | null;
             } | null;
+            /** @description Why nothing is removed and older wishes wait; null when nothing holds. */
+            held: string | null;
             /** @description Commands. */
             suggestions: string[];
         };
@@ -2205,6 +2353,8 @@ export interface components {
                 openSteps: number;
                 mounts?: number;
             };
+            /** @description Why nothing is removed at present; null when nothing holds. */
+            held: string | null;
             findings: {
                 /** @enum {string} */
                 kind: "missing-instance" | "orphan-instance" | "missing-volume" | "orphan-volume" | "quarantined" | "copied-labels" | "open-step" | "corrupt-row";

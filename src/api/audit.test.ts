@@ -39,6 +39,7 @@ function view(over: Partial<AuditView>): AuditView {
     open: [],
     quarantine: [],
     corrupt: [],
+    hold: null,
     instances: [],
     engineVolumes: [],
     ...over,

@@ -1,4 +1,5 @@
 import type { InstanceFacts, VolumeFacts } from '../model/facts.ts'
+import type { Hold } from '../model/hold.ts'
 import { LABEL, ownership } from '../model/labels.ts'
 import type { JournalRow, QuarantineRow, SandboxRecord, VolumeRecord } from '../model/records.ts'
 import type { AuditWire, FindingKind } from './schemas/operations.ts'
@@ -19,6 +20,7 @@ export interface AuditView {
   readonly open: readonly JournalRow[]
   readonly quarantine: readonly QuarantineRow[]
   readonly corrupt: readonly { table: string; id: string; error: string }[]
+  readonly hold: Hold | null
   readonly instances: readonly InstanceFacts[]
   readonly engineVolumes: readonly VolumeFacts[]
 }

@@ -1,5 +1,6 @@
 import type { EngineHealth } from '../engines/host.ts'
 import type { InstanceFacts, Observed } from '../model/facts.ts'
+import { holdCause, type Hold } from '../model/hold.ts'
 import type { JournalRow, SandboxRecord, VolumeRecord } from '../model/records.ts'
 import { iso, isoOrNull } from './present/time.ts'
 import type { ExplainWire } from './schemas/operations.ts'
@@ -12,6 +13,7 @@ export interface ExplainView {
   readonly health: EngineHealth
   /** Null is confirmed absent. */
   readonly observed: Observed<InstanceFacts | null>
+  readonly hold: Hold | null
 }
 
 function observedPart(observed: ExplainView['observed']): ExplainWire['observed'] {
@@ -40,6 +42,7 @@ function suggestions(view: ExplainView): string[] {
   const ref = record.name ?? record.id
   const out: string[] = []
   if (!health.ok) out.push('holdfast doctor')
+  if (record.status.reason === 'Held') out.push('holdfast rebuild --confirm')
   if (record.desired === 'deleted') return [...out, `holdfast events ${ref}`]
   switch (record.status.phase) {
     case 'Lost':
@@ -105,6 +108,7 @@ export function explain(view: ExplainView): ExplainWire {
       lastExit === null
         ? null
         : { code: lastExit.code, class: lastExit.class, finishedAt: isoOrNull(lastExit.finishedAt) },
+    held: view.hold === null ? null : holdCause(view.hold),
     suggestions: suggestions(view),
   }
 }

@@ -148,6 +148,24 @@ export const CATALOG: readonly Entry[] = [
     load: () => import('./commands/volume.ts'),
   },
   {
+    name: 'backup',
+    group: 'Data',
+    summary: "write the server's state into one file",
+    load: () => import('./commands/backup.ts'),
+  },
+  {
+    name: 'restore',
+    group: 'Data',
+    summary: 'put the state back from a backup',
+    load: () => import('./commands/restore.ts'),
+  },
+  {
+    name: 'rebuild',
+    group: 'Data',
+    summary: 'make the state anew from what the engine tells, and confirm it',
+    load: () => import('./commands/rebuild.ts'),
+  },
+  {
     name: 'doctor',
     group: 'Server',
     summary: 'look for what could be wrong with this machine',

@@ -1,7 +1,7 @@
 import { request } from 'node:http'
 import { accessSync, constants, readFileSync, statfsSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Client } from '@holdfast/client'
+import type { Client, Recovery } from '@holdfast/client'
 import { ApiError } from '@holdfast/client'
 import { readServerFile, type Connection } from './locate.ts'
 import { bytes } from './render.ts'
@@ -166,6 +166,41 @@ function onPath(tool: string): boolean {
   })
 }
 
+/** Rows named one by one; more are counted. */
+const MAX_NAMED = 20
+
+/** What the store itself knows not to be as it should. */
+export function checkStore({ hold, waiting, quarantine, unreadable }: Recovery): Check[] {
+  const out: Check[] = unreadable
+    .slice(0, MAX_NAMED)
+    .map((row) =>
+      fail(
+        'damaged row',
+        `${row.table}/${row.id}: ${row.error}; others go on, and what it stands for is left alone`,
+      ),
+    )
+  if (unreadable.length > MAX_NAMED) out.push(fail('damaged rows', `${unreadable.length} in all`))
+  if (hold !== null) {
+    const acts = waiting.filter((w) => w.what !== 'stays as it is until you act').length
+    out.push(
+      note(
+        'hold',
+        `${hold.cause}: nothing is removed and nothing expires since ${hold.since}; ${acts} sandboxes change once you say holdfast rebuild --confirm`,
+      ),
+    )
+  }
+  if (quarantine.length > 0) {
+    const names = quarantine.slice(0, MAX_NAMED).map((q) => q.name)
+    out.push(
+      note(
+        'quarantine',
+        `${quarantine.length} objects on the engine carry our labels and no row knows them: ${names.join(', ')}`,
+      ),
+    )
+  }
+  return out.length === 0 ? [ok('store', 'every row can be read, nothing is held')] : out
+}
+
 /** What the server says about itself and its engine; a failure here is what the other commands would meet. */
 export async function checkServer(
   connection: Connection,
@@ -175,6 +210,7 @@ export async function checkServer(
   try {
     const info = await client.info()
     const engines = await client.engines()
+    const recovery = await client.recovery()
     return {
       checks: [
         ok('server', `${where}, version ${info.version}, epoch ${info.epoch}, engine ${info.engine}`),
@@ -187,6 +223,7 @@ export async function checkServer(
             ? ok(`server's ${engine.id}`, version || 'answers')
             : fail(`server's ${engine.id}`, engine.error ?? 'does not answer')
         }),
+        ...checkStore(recovery),
       ],
       exitCode: 0,
     }

@@ -22,6 +22,25 @@ export class CliError extends Error {
   }
 }
 
+/** Errors of the one table, thrown by what runs in this process instead of a server. */
+interface TableError extends Error {
+  readonly exitCode: number
+  readonly suggestion: string | undefined
+}
+
+/** Runs what needs no server; its failures are told and end the program as a server's would. */
+export async function inProcess<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    if (error instanceof Error && error.name === 'HoldfastError') {
+      const { exitCode, message, suggestion } = error as TableError
+      throw new CliError(exitCode, message, suggestion)
+    }
+    throw error
+  }
+}
+
 export const EXIT = {
   ok: 0,
   failed: 1,

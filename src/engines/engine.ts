@@ -25,6 +25,11 @@ export interface Engine {
   /** By name or engine id. */
   inspectInstance(nameOrId: string, call: Call): Promise<InstanceFacts | null>
   /**
+   * What an instance was made from, for whoever has lost the record of it. What comes from its image is left out, so
+   * that it fits the next image as well. Null is confirmed absent.
+   */
+  describeInstance(id: string, call: Call): Promise<InstanceOrigin | null>
+  /**
    * Makes an instance and does not start it. A mount with `seed` is filled from the image's content at that path
    * before the instance becomes visible to `inspectInstance`. A taken name rejects with `conflict`, effect `none`.
    */
@@ -134,6 +139,16 @@ export interface CreateInstance {
   readonly workingDir: string | null
   readonly user: string | null
   readonly hostname: string
+}
+
+/** The part of a `CreateInstance` that engines tell again. */
+export interface InstanceOrigin extends Pick<
+  CreateInstance,
+  'image' | 'entrypoint' | 'env' | 'limits' | 'workingDir' | 'user'
+> {
+  readonly mounts: readonly Omit<CreateMount, 'seed'>[]
+  /** False when its image is gone, so that what came from it could not be left out. */
+  readonly imageKnown: boolean
 }
 
 export interface CreateVolume {

@@ -58,6 +58,15 @@ export interface ErrorContexts {
   STORE_ENGINE_MISMATCH: { stored: string; asked: string }
   /** `current` is null when this process lost its lock or its files, and who took over cannot be read. */
   FENCED: { mine: number; current: number | null }
+  ROW_UNREADABLE: { table: string; id: string; detail: string }
+  REMOVALS_HELD: { id: string; cause: string; since: string }
+  STATE_EMPTY: { dir: string }
+  STATE_NOT_EMPTY: { dir: string }
+  BACKUP_EXISTS: { path: string }
+  BACKUP_FAILED: { detail: string }
+  BACKUP_INVALID: { path: string; detail: string }
+  NOTHING_TO_REBUILD: { engine: string; installation: string | null }
+  SEVERAL_INSTALLATIONS: { engine: string; found: readonly string[] }
   NO_ENGINE: { looked: readonly string[] }
   CONFIG_INVALID: { source: string; issues: readonly FieldIssue[] }
   LISTEN_UNSAFE: { address: string }
@@ -296,6 +305,69 @@ const TABLE: { readonly [K in ErrorCode]: Entry<ErrorContexts[K]> } = {
       c.current === null
         ? `This control plane (epoch ${c.mine}) no longer holds its state directory, so it writes nothing more. Sandboxes and data are as they were.`
         : `A newer control plane (epoch ${c.current}) has taken over from this one (epoch ${c.mine}), which writes nothing more.`,
+  },
+  ROW_UNREADABLE: {
+    status: 500,
+    exit: 1,
+    message: (c) =>
+      `The row ${c.table}/${c.id} cannot be read (${c.detail}). It is left as it is, and so is all that it stands for on the engine; other rows are not affected.`,
+    suggestion: () =>
+      'holdfast doctor lists such rows; a backup has them as they were: holdfast restore --help',
+  },
+  REMOVALS_HELD: {
+    status: 409,
+    exit: 4,
+    message: (c) =>
+      `${c.id} is not removed: ${c.cause}, so removals are held since ${c.since}. Nothing was recorded; its data is untouched.`,
+    suggestion: () =>
+      'Look at what the store and the engine say (holdfast doctor, holdfast audit), then: holdfast rebuild --confirm',
+  },
+  STATE_EMPTY: {
+    status: 404,
+    exit: 3,
+    message: (c) => `There is no store in ${c.dir}. Nothing was written.`,
+    suggestion: () => 'Name the state directory with --state-dir or HOLDFAST_STATE_DIR.',
+  },
+  STATE_NOT_EMPTY: {
+    status: 409,
+    exit: 4,
+    message: (c) => `The state directory ${c.dir} holds a store. Nothing was changed.`,
+    suggestion: () =>
+      'Say --force to replace it; it is kept beside. Or set HOLDFAST_STATE_DIR to another directory.',
+  },
+  BACKUP_EXISTS: {
+    status: 409,
+    exit: 4,
+    message: (c) => `${c.path} exists. It is as it was; no backup was written.`,
+    suggestion: () => 'Name another file, a directory, or say --force.',
+  },
+  BACKUP_FAILED: {
+    status: 500,
+    exit: 1,
+    message: (c) => `No backup was written: ${c.detail}. The state and older backups are as they were.`,
+  },
+  BACKUP_INVALID: {
+    status: 400,
+    exit: 1,
+    message: (c) => `${c.path} is no backup that can be restored: ${c.detail}. Nothing was changed.`,
+    suggestion: () =>
+      'Try an older backup, or what the engine itself still tells: holdfast rebuild --dry-run',
+  },
+  NOTHING_TO_REBUILD: {
+    status: 404,
+    exit: 3,
+    message: (c) =>
+      c.installation === null
+        ? `The engine ${c.engine} has no object of any Holdfast installation. Nothing was changed.`
+        : `The engine ${c.engine} has no object of the installation ${c.installation}. Nothing was changed.`,
+    suggestion: () => 'Name the engine that the sandboxes ran on: --engine, DOCKER_HOST',
+  },
+  SEVERAL_INSTALLATIONS: {
+    status: 409,
+    exit: 4,
+    message: (c) =>
+      `The engine ${c.engine} has objects of several installations: ${c.found.join('; ')}. Nothing was changed.`,
+    suggestion: () => 'Name one: holdfast rebuild --installation ID',
   },
   NO_ENGINE: {
     status: 503,

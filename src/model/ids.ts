@@ -34,6 +34,20 @@ export function instanceName(sandbox: SandboxId, number: number): string {
   return `hf-${sandbox}-${number}`
 }
 
+/** The claim and the make that a physical name was built from; null for one that was not built from this uid. */
+export function parseVolumeName(name: string, uid: VolumeUid): { claim: string; make: number } | null {
+  const at = name.lastIndexOf(`-${uid}`)
+  const end = name.slice(at + uid.length + 1)
+  if (at < 1 || !/^(-[1-9]\d*)?$/.test(end)) return null
+  return { claim: name.slice(0, at), make: end === '' ? 1 : Number(end.slice(1)) }
+}
+
+/** Whether a name is that of an instance of this sandbox, of any number. */
+export function isInstanceOf(name: string, sandbox: SandboxId): boolean {
+  const head = `hf-${sandbox}-`
+  return name.startsWith(head) && /^\d+$/.test(name.slice(head.length))
+}
+
 /**
  * The engine's name for a volume. It contains the uid, and `make` grows when a half-seeded one is made anew,
  * so no physical name is ever used twice (DESIGN §4.6).

@@ -44,6 +44,22 @@ export function labelsFor(o: ObjectIdentity): Record<string, string> {
   }
 }
 
+/** The upstream protocol's own labels for a volume whose owner opted in to its removal. */
+const OPT_IN = { managedBy: 'opensandbox.io/volume-managed-by', owner: 'opensandbox.io/id' } as const
+
+/**
+ * The recorded consent, on the object itself: the volume goes with this sandbox. It outlives the store, so that a
+ * rebuilt one knows what may go and what not. Only for volumes that we make.
+ */
+export function optInLabels(sandbox: string): Record<string, string> {
+  return { [OPT_IN.managedBy]: 'server', [OPT_IN.owner]: sandbox }
+}
+
+/** The sandbox that a volume goes with, as its labels say; null when it is to be retained. */
+export function optedInFor(labels: Readonly<Record<string, string>>): string | null {
+  return labels[OPT_IN.managedBy] === 'server' ? (labels[OPT_IN.owner] ?? null) : null
+}
+
 export type Ownership =
   /** Name, installation and uid agree: it is the object we journaled. */
   | 'ours'

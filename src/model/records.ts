@@ -14,6 +14,8 @@ export type DesiredReason =
   | 'external'
   | 'engine-restart'
   | 'create-failed'
+  /** Its store was lost, and this is what it was found to be. */
+  | 'rebuilt'
 
 /** What a sandbox shows. The first group are OpenSandbox's words, the second ours. */
 export type Phase =

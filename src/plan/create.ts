@@ -194,6 +194,11 @@ function planPull(view: SandboxView, draft: Draft): SandboxDecision {
   )
 }
 
+/** The claim of the volume for a path that an image declares. */
+export function imageClaim(path: string): string {
+  return `image${path.replaceAll(/[^a-z0-9]+/gi, '-').toLowerCase()}`.replace(/-+$/, '').slice(0, 60)
+}
+
 /**
  * Paths that the image declares as `VOLUME` and no mount covers get a managed volume each, or data would hide in
  * anonymous volumes that leak (DESIGN §5). They go with the sandbox.
@@ -206,7 +211,7 @@ function adoptDeclaredVolumes(view: SandboxView, draft: Draft, image: ImageFacts
   for (const path of image.volumes.map(normalPath)) {
     if (covered.some((c) => covers(c, path))) continue
     const uid = view.fresh()
-    const claim = `image${path.replaceAll(/[^a-z0-9]+/gi, '-').toLowerCase()}`.replace(/-+$/, '').slice(0, 60)
+    const claim = imageClaim(path)
     added.push({ kind: 'volume', name: claim, volume: uid, claim, path, readOnly: false })
     draft.newVolumes.push({
       uid,

@@ -100,7 +100,7 @@ export function take(
 }
 
 /** Asks for one more fact; nothing of the draft is kept. */
-export function need(view: SandboxView, what: 'image' | 'exit-cause'): SandboxDecision {
+export function need(view: SandboxView, what: 'image' | 'exit-cause' | 'strangers'): SandboxDecision {
   return { ...finish(draftOf(view), { ...view.record.status }, null, null, null), need: what }
 }
 

@@ -142,6 +142,7 @@ function stoppedReason(draft: Draft): string {
     external: 'StoppedByOther',
     idle: 'Idle',
     'engine-restart': 'EngineRestarted',
+    rebuilt: 'Rebuilt',
   }
   return words[draft.record.desiredReason] ?? 'Stopped'
 }
@@ -152,6 +153,7 @@ function stoppedMessage(draft: Draft): string {
   const words: Partial<Record<typeof draft.record.desiredReason, string>> = {
     exited: `Its process ended${status}. \`start\` runs it again.`,
     oom: 'It ran out of memory. Its volumes are untouched; `update --memory` gives it more, `start` runs it again.',
+    rebuilt: 'It was not running when the store was rebuilt. `start` runs it again.',
     external: `Somebody else stopped it${status}. \`start\` runs it again.`,
     'engine-restart':
       'It was paused when its engine restarted: what was in memory is lost, its volumes are not. `resume` starts it.',

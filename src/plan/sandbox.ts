@@ -7,6 +7,7 @@ import { isAbout, LATE_STOP_MS } from './acts.ts'
 import { planCreate, remade } from './create.ts'
 import { planDelete } from './delete.ts'
 import { draftOf, rest, retire, tell, type Draft } from './draft.ts'
+import { withhold } from './hold.ts'
 import { planPresent } from './present.ts'
 import { dueAt, restartDelayMs, BACKOFF_MAX_MS, BREAKER_PROBE_MS } from './backoff.ts'
 import { askedExit } from './exit.ts'
@@ -46,7 +47,7 @@ export function planSandbox(given: SandboxView): SandboxDecision {
   const renamed = planRenamed(view, draft)
   if (renamed !== null) return renamed
   const decision = decide(view, draft)
-  return decision.need === undefined ? settleLeftovers(view, decision) : decision
+  return withhold(view, decision.need === undefined ? settleLeftovers(view, decision) : decision)
 }
 
 function decide(view: SandboxView, draft: Draft): SandboxDecision {

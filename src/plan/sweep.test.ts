@@ -17,5 +17,5 @@ it.each([
   ],
   ['no labels at all', facts({ labels: {} }), { row: false, tombstone: true }, 'not-ours'],
 ])('%s', (_name, object, known, kind) => {
-  expect(judge(object, INSTALLATION, () => known).kind).toBe(kind)
+  expect(judge(object, INSTALLATION, () => known, null).kind).toBe(kind)
 })

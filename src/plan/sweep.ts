@@ -1,6 +1,8 @@
 import type { InstanceFacts, VolumeFacts } from '../model/facts.ts'
 import type { InstanceRef } from '../model/records.ts'
+import type { Hold } from '../model/hold.ts'
 import { LABEL, ownership } from '../model/labels.ts'
+import { mayRemove } from './hold.ts'
 
 /** What the store knows of a uid that an engine object carries. */
 export interface KnownObject {
@@ -22,11 +24,12 @@ export function judge(
   object: Pick<InstanceFacts | VolumeFacts, 'name' | 'labels'>,
   installation: string,
   known: (uid: string) => KnownObject,
+  hold: Hold | null,
 ): SweepVerdict {
   if (ownership(object, installation) !== 'ours') return { kind: 'not-ours' }
   const k = known(object.labels[LABEL.uid] ?? '')
   if (k.row) return { kind: 'known' }
-  return k.tombstone ? { kind: 'remnant' } : { kind: 'quarantine' }
+  return k.tombstone && mayRemove(hold) ? { kind: 'remnant' } : { kind: 'quarantine' }
 }
 
 /**

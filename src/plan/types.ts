@@ -1,3 +1,4 @@
+import type { Hold } from '../model/hold.ts'
 import type { EngineRun, ImageFacts, InstanceFacts, Observed, VolumeFacts } from '../model/facts.ts'
 import type {
   EventDraft,
@@ -30,6 +31,12 @@ export interface SandboxView {
   /** Undefined until asked for with `need: 'exit-cause'`. */
   readonly exitCause: 'external' | 'own' | null | undefined
   readonly canPull: boolean
+  readonly hold: Hold | null
+  /**
+   * Names of instances of this sandbox that the engine has and the store does not know. Undefined until asked for
+   * with `need: 'strangers'`.
+   */
+  readonly strangers: readonly string[] | undefined
   readonly now: number
   /** Fresh ids, for what this pass names. */
   readonly fresh: () => string
@@ -45,7 +52,7 @@ export interface SettledRow {
 /** A pass's result, as data: committed in one transaction, then the step is taken. */
 export interface SandboxDecision {
   /** Ask for this and plan again; nothing is committed. */
-  readonly need?: 'image' | 'exit-cause'
+  readonly need?: 'image' | 'exit-cause' | 'strangers'
   readonly record: SandboxRecord
   readonly newVolumes: readonly VolumeRecord[]
   readonly changedVolumes: readonly VolumeRecord[]
@@ -76,6 +83,7 @@ export interface VolumeView {
   readonly observed: Observed<ReadonlyMap<string, VolumeFacts | null>>
   /** Names of unlabelled volumes that were asked for and hold nothing. */
   readonly empty: ReadonlySet<string> | undefined
+  readonly hold: Hold | null
   readonly now: number
 }
 

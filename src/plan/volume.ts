@@ -4,6 +4,7 @@ import { isExactly, LABEL } from '../model/labels.ts'
 import type { EventDraft, Step, Tombstone, VolumeRecord } from '../model/records.ts'
 import { BACKOFF_MAX_MS, dueAt } from './backoff.ts'
 import { doubtsByClock, rowsByClock } from './limits.ts'
+import { withholdVolume } from './hold.ts'
 import { isExpectedVolume } from './mounts.ts'
 import { openCreateUntil, settledAs } from './settle.ts'
 import type { SettledRow, VolumeDecision, VolumeView } from './types.ts'
@@ -23,6 +24,10 @@ export function planVolume(given: VolumeView): VolumeDecision {
     open: rowsByClock(given.open, now),
     ownerOpen: rowsByClock(given.ownerOpen, now),
   }
+  return withholdVolume(view, decide(view))
+}
+
+function decide(view: VolumeView): VolumeDecision {
   const d: Draft = { view, record: view.record, settled: [], tombstones: [], events: [], kicks: new Set() }
   if (view.record.state === 'removed') return rest(d, view.record.message)
   if (!view.observed.known) return rest(d, `The engine could not be asked: ${view.observed.error}.`)

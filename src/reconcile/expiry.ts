@@ -1,4 +1,5 @@
 import { HoldfastError } from '../model/errors.ts'
+import { mayExpire } from '../plan/hold.ts'
 import { readClock, trustClock, type ClockTrust } from '../plan/expiry.ts'
 import type { Context } from './context.ts'
 import { sandboxKey } from './controller.ts'
@@ -11,7 +12,9 @@ export function createExpiry(ctx: Context): { tick(): Promise<void> } {
     const reading = readClock(trust, ctx.clock.now(), ctx.clock.monotonic())
     trust = reading.trust
     if (!reading.mayExpire) return
-    const due = await ctx.store.read((tx) => tx.sandboxesExpiredAt(ctx.clock.now()))
+    const due = await ctx.store.read(async (tx) =>
+      mayExpire(reading.mayExpire, await tx.hold()) ? tx.sandboxesExpiredAt(ctx.clock.now()) : [],
+    )
     for (const { id } of due) {
       try {
         await expire(id)

@@ -3,6 +3,7 @@ import type { EngineHealth, EngineHost } from '../engines/host.ts'
 import type { Clock } from '../model/clock.ts'
 import { HoldfastError } from '../model/errors.ts'
 import type { Ids } from '../model/ids.ts'
+import { sweepKey } from '../model/keys.ts'
 import type { JournalRow } from '../model/records.ts'
 import type { Store } from '../store/store.ts'
 import { createBucket } from './bucket.ts'
@@ -13,7 +14,7 @@ import { createHealthMonitor, type Change, type HealthMonitor } from './health.t
 import { EXPIRY_TICK_MS, KEYS_AT_ONCE, RESYNC_MS, TOKEN_BURST, TOKENS_PER_SECOND } from './limits.ts'
 import { createQueue } from './queue.ts'
 import { reconcileSandbox } from './sandbox.ts'
-import { sweepEngine, sweepKey } from './sweep.ts'
+import { sweepEngine } from './sweep.ts'
 import { reconcileVolume } from './volume.ts'
 
 export interface ReconcilerOptions {

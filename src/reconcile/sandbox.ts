@@ -6,10 +6,12 @@ import {
   type Observed,
   type VolumeFacts,
 } from '../model/facts.ts'
+import type { Hold } from '../model/hold.ts'
 import type { InstanceRef, JournalRow, SandboxRecord, VolumeRecord } from '../model/records.ts'
 import { afterSandboxFailure, mayHaveSeeded } from '../plan/failure.ts'
 import { WRONG_VOLUME, WRONG_VOLUME_CODE } from '../plan/ends.ts'
 import { stepLimitMs } from '../plan/limits.ts'
+import { isInstanceOf } from '../model/ids.ts'
 import { volumeMounts } from '../plan/mounts.ts'
 import { planSandbox } from '../plan/sandbox.ts'
 import type { SandboxDecision, SandboxObservation, SandboxView } from '../plan/types.ts'
@@ -19,11 +21,18 @@ import { sandboxKey } from './controller.ts'
 import { takeStep, type StepResult } from './journal.ts'
 import { OBSERVE_LIMIT_MS, STEPS_PER_PASS, UNKNOWN_RETRY_MS, AFTER_MANY_STEPS_MS } from './limits.ts'
 import type { Slot } from './queue.ts'
+import { strangersOn } from './strangers.ts'
+
+/** Facts that a plan may ask for beyond the first look: image, exit cause, strangers. */
+const FACTS_TO_ASK = 3
 
 interface Loaded {
   readonly record: SandboxRecord
   readonly volumes: readonly VolumeRecord[]
   readonly open: readonly JournalRow[]
+  readonly hold: Hold | null
+  /** Instances of this sandbox that the sweep has quarantined. */
+  readonly strangers: readonly string[]
 }
 
 /** Lets a new wish end a step that waits long for nothing: a pull, or a stop's grace. */
@@ -86,7 +95,16 @@ async function load(tx: ReadTx, id: string): Promise<Loaded | null> {
     const row = await tx.volume(m.volume)
     if (row !== null) volumes.push(row)
   }
-  return { record, volumes, open: await tx.openSteps(sandboxKey(id)) }
+  const quarantined = await tx.quarantine(record.engine)
+  return {
+    record,
+    volumes,
+    open: await tx.openSteps(sandboxKey(id)),
+    hold: await tx.hold(),
+    strangers: quarantined
+      .filter((q) => q.kind === 'instance' && isInstanceOf(q.name, id))
+      .map((q) => q.name),
+  }
 }
 
 async function decide(ctx: Context, engine: Engine | null, loaded: Loaded): Promise<SandboxDecision> {
@@ -96,7 +114,8 @@ async function decide(ctx: Context, engine: Engine | null, loaded: Loaded): Prom
   ])
   let image: ImageFacts | null | undefined = early
   let exitCause: 'external' | 'own' | null | undefined
-  for (let asked = 0; asked < 3; asked++) {
+  let strangers: readonly string[] | undefined = loaded.hold === null ? loaded.strangers : undefined
+  for (let asked = 0; asked < FACTS_TO_ASK + 1; asked++) {
     const view: SandboxView = {
       installation: ctx.store.installation,
       record: loaded.record,
@@ -106,6 +125,8 @@ async function decide(ctx: Context, engine: Engine | null, loaded: Loaded): Prom
       image,
       exitCause,
       canPull: engine?.capabilities.pull ?? false,
+      hold: loaded.hold,
+      strangers,
       now: ctx.clock.now(),
       fresh: () => ctx.ids.next(),
     }
@@ -114,6 +135,7 @@ async function decide(ctx: Context, engine: Engine | null, loaded: Loaded): Prom
     try {
       const call = { limitMs: OBSERVE_LIMIT_MS }
       if (decision.need === 'image') image = await engine.inspectImage(loaded.record.spec.image, call)
+      else if (decision.need === 'strangers') strangers = await strangersOn(ctx, engine, loaded.record)
       else if (observed.known && observed.value.instance !== null)
         exitCause = await engine.exitCause(observed.value.instance, call)
       else exitCause = null

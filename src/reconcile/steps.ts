@@ -1,6 +1,6 @@
 import type { Call, CreateInstance, CreateMount, Engine } from '../engines/engine.ts'
 import { EngineError } from '../model/facts.ts'
-import { isExactly, labelsFor } from '../model/labels.ts'
+import { isExactly, labelsFor, optInLabels } from '../model/labels.ts'
 import { SILENT, SILENT_SEEDED } from '../plan/volume.ts'
 import type { SandboxRecord, Step, StepKind, VolumeRecord } from '../model/records.ts'
 
@@ -35,13 +35,16 @@ const EXECUTORS: { readonly [K in StepKind]: Executor<K> } = {
   'create-volume': async (step, input, call) => {
     const row = input.volumes.find((v) => v.uid === step.uid)
     if (row === undefined) throw new EngineError('failed', 'none', `the volume ${step.uid} has no row`)
-    const labels = labelsFor({
-      installation: input.installation,
-      uid: step.uid,
-      name: step.name,
-      kind: 'volume',
-      sandbox: row.owner ?? undefined,
-    })
+    const labels = {
+      ...labelsFor({
+        installation: input.installation,
+        uid: step.uid,
+        name: step.name,
+        kind: 'volume',
+        sandbox: row.owner ?? undefined,
+      }),
+      ...(row.owner !== null && row.retention === 'delete' ? optInLabels(row.owner) : {}),
+    }
     await input.engine.createVolume({ name: step.name, labels, sizeBytes: row.sizeBytes }, call)
     return { text: 'created' }
   },

@@ -1,9 +1,12 @@
 import type { Engine } from '../engines/engine.ts'
 import type { InstanceFacts, VolumeFacts } from '../model/facts.ts'
+import type { Hold } from '../model/hold.ts'
 import { HoldfastError } from '../model/errors.ts'
+import { sweepKey } from '../model/keys.ts'
 import { LABEL } from '../model/labels.ts'
 import type { JournalRow, SandboxRecord, Step, VolumeRecord } from '../model/records.ts'
 import { stepLimitMs } from '../plan/limits.ts'
+import { heldVolumeNeedsPass, mayRemove } from '../plan/hold.ts'
 import { sandboxNeedsPass, volumeNeedsPass } from '../plan/resync.ts'
 import { isTwin, judge, type KnownObject } from '../plan/sweep.ts'
 import { SILENT, SILENT_SEEDED } from '../plan/volume.ts'
@@ -13,9 +16,8 @@ import { sandboxKey, volumeKey } from './controller.ts'
 import { takeStep } from './journal.ts'
 import { LIST_LIMIT_MS, OBSERVE_LIMIT_MS } from './limits.ts'
 
-export const sweepKey = (engine: string): string => `sweep/${engine}`
-
 interface Rows {
+  readonly hold: Hold | null
   readonly sandboxes: readonly SandboxRecord[]
   readonly volumes: readonly VolumeRecord[]
 }
@@ -34,7 +36,8 @@ export async function sweepEngine(ctx: Context, engine: Engine, everything: bool
     ctx.suspect(engine.id, error instanceof Error ? error.message : String(error))
     return false
   }
-  const rows = await ctx.store.read(async (tx) => ({
+  const rows: Rows = await ctx.store.read(async (tx) => ({
+    hold: await tx.hold(),
     sandboxes: (await tx.sandboxes({ engine: engine.id })).items,
     volumes: (await tx.volumes({ engine: engine.id })).items,
   }))
@@ -43,10 +46,10 @@ export async function sweepEngine(ctx: Context, engine: Engine, everything: bool
   const ours = (o: InstanceFacts | VolumeFacts): boolean =>
     o.labels[LABEL.installation] === ctx.store.installation
   for (const facts of instances.filter(ours))
-    await alone(ctx, facts.name, () => judgeInstance(ctx, engine, facts, volumes))
+    await alone(ctx, facts.name, () => judgeInstance(ctx, engine, rows.hold, facts, volumes))
   for (const facts of volumes.filter(ours))
-    await alone(ctx, facts.name, () => judgeVolume(ctx, engine, facts))
-  await removeSilent(ctx, engine, volumes)
+    await alone(ctx, facts.name, () => judgeVolume(ctx, engine, rows.hold, facts))
+  if (mayRemove(rows.hold)) await removeSilent(ctx, engine, volumes)
   await dropSettledQuarantine(ctx, engine, instances, volumes)
   return true
 }
@@ -86,6 +89,7 @@ function enqueueChanged(
     const ownerGoing = v.owner !== null && (going.has(v.owner) || !live.has(v.owner))
     if (
       everything ||
+      heldVolumeNeedsPass(v, rows.hold) ||
       volumeNeedsPass(v, volumeByName.get(v.physicalName) ?? null, installation, ownerGoing)
     ) {
       ctx.enqueue(volumeKey(v.uid), { background: true })
@@ -118,11 +122,12 @@ async function knownTo(
 async function judgeInstance(
   ctx: Context,
   engine: Engine,
+  hold: Hold | null,
   facts: InstanceFacts,
   volumes: readonly VolumeFacts[],
 ): Promise<void> {
   const known = await ctx.store.read((tx) => knownTo(tx, engine.id, facts, 'instance'))
-  const verdict = judge(facts, ctx.store.installation, () => known)
+  const verdict = judge(facts, ctx.store.installation, () => known, hold)
   if (verdict.kind === 'remnant') {
     const step: Step = {
       kind: 'remove-instance',
@@ -159,9 +164,14 @@ async function silentlySeeded(
   return steps
 }
 
-async function judgeVolume(ctx: Context, engine: Engine, facts: VolumeFacts): Promise<void> {
+async function judgeVolume(
+  ctx: Context,
+  engine: Engine,
+  hold: Hold | null,
+  facts: VolumeFacts,
+): Promise<void> {
   const known = await ctx.store.read((tx) => knownTo(tx, engine.id, facts, 'volume'))
-  const verdict = judge(facts, ctx.store.installation, () => known)
+  const verdict = judge(facts, ctx.store.installation, () => known, hold)
   if (verdict.kind === 'remnant') {
     const step: Step = {
       kind: 'remove-volume',
@@ -181,7 +191,7 @@ async function removeSilent(ctx: Context, engine: Engine, volumes: readonly Volu
     if (Object.keys(facts.labels).length > 0) continue
     const tombstone = await ctx.store.read((tx) => tx.tombstoneByName(engine.id, 'volume', facts.name))
     if (tombstone === null) continue
-    const noted = (await ctx.store.read((tx) => tx.openSteps(sweepKey(engine.id)))).find(
+    const noted = (await ctx.store.read((tx) => openSweepSteps(tx, engine.id))).find(
       (r) => r.step.kind === 'remove-volume' && r.step.name === facts.name && r.step.why === SILENT_SEEDED,
     )
     if (noted !== undefined) {
@@ -201,6 +211,14 @@ async function removeSilent(ctx: Context, engine: Engine, volumes: readonly Volu
   }
 }
 
+/**
+ * The sweep's own open rows that can be read. One that cannot is left out, as it would otherwise end every sweep: what
+ * it stands for is a removal, which looks again before it acts and may be journaled twice.
+ */
+async function openSweepSteps(tx: ReadTx, engine: string): Promise<readonly JournalRow[]> {
+  return (await tx.openSteps()).filter((row) => row.key === sweepKey(engine))
+}
+
 /** Journals and takes one removal of the sweep; it was judged from a list, so the step looks again before it acts. */
 async function sweepStep(ctx: Context, engine: Engine, step: Step): Promise<void> {
   await ctx.token(engine.id)
@@ -215,7 +233,7 @@ function openSweepStep(ctx: Context, engine: Engine, step: Step): Promise<Journa
   return ctx.store.write(true, async (tx) => {
     const now = ctx.clock.now()
     const deadlineAt = now + stepLimitMs(step)
-    const open = (await tx.openSteps(key)).find(
+    const open = (await openSweepSteps(tx, engine.id)).find(
       (r) => r.step.kind === step.kind && 'name' in r.step && 'name' in step && r.step.name === step.name,
     )
     if (open !== undefined) return tx.retryStep(open.id, now, deadlineAt)
@@ -254,7 +272,7 @@ async function settleOwnSteps(
   instances: readonly InstanceFacts[],
   volumes: readonly VolumeFacts[],
 ): Promise<void> {
-  const open = await ctx.store.read((tx) => tx.openSteps(sweepKey(engine.id)))
+  const open = await ctx.store.read((tx) => openSweepSteps(tx, engine.id))
   const gone = open.filter((r) => {
     if (r.step.kind === 'remove-instance') {
       const { engineId } = r.step

@@ -1,4 +1,5 @@
 import type { VolumeFacts } from '../model/facts.ts'
+import type { Hold } from '../model/hold.ts'
 import type { JournalRow, SandboxRecord, VolumeRecord } from '../model/records.ts'
 import { afterVolumeFailure } from '../plan/failure.ts'
 import { stepLimitMs } from '../plan/limits.ts'
@@ -19,6 +20,7 @@ interface Loaded {
   readonly ownerOpen: readonly JournalRow[]
   readonly holders: readonly SandboxRecord[]
   readonly open: readonly JournalRow[]
+  readonly hold: Hold | null
 }
 
 /** One pass over a volume; the same loop as for a sandbox. */
@@ -63,6 +65,7 @@ async function load(tx: ReadTx, uid: string): Promise<Loaded | null> {
     ownerOpen: record.owner === null ? [] : await tx.openSteps(sandboxKey(record.owner)),
     holders: await tx.holdersOf(uid),
     open: await tx.openSteps(volumeKey(uid)),
+    hold: await tx.hold(),
   }
 }
 

@@ -76,7 +76,23 @@ async function persist(at: Surroundings, chosen: ChosenEngine): Promise<ChosenEn
   return chosen
 }
 
-async function build(id: string, config: ServerConfig, at: Surroundings, why: string): Promise<ChosenEngine> {
+/** The engine that a lost store was on: the one that is named, or else the only one that can be found. */
+export async function engineOf(config: ServerConfig, at: Omit<Surroundings, 'store'>): Promise<Engine> {
+  if (config.engine !== 'auto') return (await build(config.engine, config, at, 'as named')).engine
+  const { engine } = await build('docker', config, at, 'found')
+  const away = await unreachable(engine)
+  if (away === null) return engine
+  await engine.close()
+  const host = config.dockerHost ?? DEFAULT_DOCKER_HOST
+  throw fail('NO_ENGINE', { looked: [`Docker at ${host} (${away})`, 'name another with --engine'] })
+}
+
+async function build(
+  id: string,
+  config: ServerConfig,
+  at: Omit<Surroundings, 'store'>,
+  why: string,
+): Promise<ChosenEngine> {
   switch (id) {
     case 'docker': {
       // Only the chosen driver is loaded: start-up time is part of how soon sandboxes are looked after again.
@@ -99,7 +115,11 @@ async function build(id: string, config: ServerConfig, at: Surroundings, why: st
   }
 }
 
-async function buildLocal(config: ServerConfig, at: Surroundings, why: string): Promise<ChosenEngine> {
+async function buildLocal(
+  config: ServerConfig,
+  at: Omit<Surroundings, 'store'>,
+  why: string,
+): Promise<ChosenEngine> {
   const { createLocalEngine, probeIsolation } = await import('../engines/local/index.ts')
   const probe = config.isolation === 'none' ? { none: 'as configured' } : await probeIsolation()
   if (probe !== 'namespaces' && config.isolation !== 'none' && !mayGoWithout(at)) {
@@ -129,6 +149,6 @@ async function buildLocal(config: ServerConfig, at: Surroundings, why: string): 
 }
 
 /** Only the demo and the tests may fall back to no isolation without being told to. */
-function mayGoWithout(at: Surroundings): boolean {
+function mayGoWithout(at: Omit<Surroundings, 'store'>): boolean {
   return at.interactive && (process.env['HOLDFAST_DEMO'] === '1' || process.env['HOLDFAST_TEST'] === '1')
 }

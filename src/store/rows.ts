@@ -80,6 +80,7 @@ const desiredReasons = words<DesiredReason>({
   external: true,
   'engine-restart': true,
   'create-failed': true,
+  rebuilt: true,
 })
 
 const exitClasses = words<ExitClass>({
@@ -280,7 +281,5 @@ export function encodeDoc<T>(schema: z.ZodType<T>, table: string, id: string, va
 
 /** The error for one row that was asked for by name and cannot be read. */
 export function unreadable(table: string, id: string, error: string): Error {
-  return fail('STORE_FAILED', {
-    detail: `the row ${table}/${id} cannot be read (${error}); it is left as it is, and so is all it stands for`,
-  })
+  return fail('ROW_UNREADABLE', { table, id, detail: error })
 }

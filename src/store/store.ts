@@ -1,3 +1,4 @@
+import type { Hold } from '../model/hold.ts'
 import type {
   EventDraft,
   EventRecord,
@@ -19,7 +20,7 @@ import type {
  * wait for the first). One that is open for 10 seconds is rolled back, so that such a mistake stops nothing else.
  *
  * Failures: a commit that fails throws `STORE_FAILED`, and nothing of it remains. A row that cannot be read is left
- * out of lists, but a look-up that something is decided by throws `STORE_FAILED` naming it (`sandbox`,
+ * out of lists, but a look-up that something is decided by throws `ROW_UNREADABLE` naming it (`sandbox`,
  * `sandboxByName`, `sandboxesByPrefix`, `volume`, `volumeByClaim`, `volumeByPhysicalName`, `holdersOf`, `openSteps` of
  * one key): unreadable is not absent. Totals count such rows.
  */
@@ -98,6 +99,8 @@ export interface ReadTx {
   ): Promise<Page<VolumeRecord>>
   /** Sandboxes, not finished deleting, whose spec or image mounts name this volume. */
   holdersOf(volume: string): Promise<readonly SandboxRecord[]>
+  /** The ids of those whose row cannot be read as well: for whoever only tells who it is. */
+  holderIds(volume: string): Promise<readonly string[]>
   openSteps(key?: string): Promise<readonly JournalRow[]>
   /** Newest first. */
   journal(key: string, limit: number): Promise<readonly JournalRow[]>
@@ -110,6 +113,8 @@ export interface ReadTx {
   idempotency(key: string): Promise<IdempotencyRow | null>
   apiKeys(): Promise<readonly ApiKeyRow[]>
   meta(key: string): Promise<string | null>
+  /** What keeps removals back until a person confirms; null when nothing does. */
+  hold(): Promise<Hold | null>
   corruptRows(): Promise<readonly { table: string; id: string; error: string }[]>
 }
 

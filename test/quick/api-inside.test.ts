@@ -420,6 +420,7 @@ describe('explain and audit', () => {
     })
     expect((await server.call('GET', '/v1/audit')).body).toMatchObject({
       ok: true,
+      held: null,
       findings: [],
       counts: { rows: 1, instances: 1, volumes: 1, openSteps: 0 },
     })

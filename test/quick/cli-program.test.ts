@@ -227,7 +227,7 @@ COMP_WORDS=(holdfast ${words.map((w) => `'${w}'`).join(' ')}); COMP_CWORD=${word
 
   it('offers commands, options, choices, sandboxes and volumes in bash', async () => {
     expect(await complete('')).toEqual(CATALOG.map((e) => e.name))
-    expect(await complete('re')).toEqual(['restart', 'recover', 'renew', 'resume'])
+    expect(await complete('re')).toEqual(['restart', 'recover', 'renew', 'resume', 'restore', 'rebuild'])
     expect(await complete('ls', '--a')).toEqual(['--all', '--api-key'])
     expect(await complete('wait', '--for', 's')).toEqual(['stopped'])
     expect(await complete('stop', '')).toEqual(['web', 'db'])

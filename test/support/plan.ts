@@ -220,6 +220,8 @@ export function view(
     image: { id: 'image-1', entrypoint: [], command: [], volumes: [], user: '' },
     exitCause: undefined,
     canPull: true,
+    hold: null,
+    strangers: [],
     now: NOW,
     fresh: () => `fresh${String(++n).padStart(11, '0')}`,
     ...rest,
@@ -241,6 +243,7 @@ export function volumeView(
     open: [],
     observed: { known: true, value: new Map([[record.physicalName, seen]]), at: NOW },
     empty: undefined,
+    hold: null,
     now: NOW,
     ...change,
   }

@@ -8,6 +8,7 @@ import { volumeBody } from '../present/volume.ts'
 import { parseBytes } from '../rules/quantity.ts'
 import type { VolumeCreateBody } from '../schemas/create.ts'
 import { lookUpClaims, newVolume, notEnforced } from './claims.ts'
+import { refuseWhileHeld } from './hold.ts'
 import { CasLost, commitIntent, replay, type Committed, type Idempotency } from './commit.ts'
 
 type Deps = Pick<ApiDeps, 'store' | 'controller' | 'clock' | 'ids'>
@@ -77,6 +78,7 @@ export async function purgeVolume(deps: Deps, engine: string, ref: string): Prom
     const answer = { status: 202, kicks: [volumeKey(row.uid)] }
     if (row.state === 'removed') throw fail('VOLUME::NOT_FOUND', { id: ref })
     if (row.state === 'removing') return { ...answer, body: { uid: row.uid, state: row.state } }
+    await refuseWhileHeld(tx, `The volume ${row.claim}`)
     const holders = (await tx.holdersOf(row.uid)).map((h) => h.id)
     if (holders.length > 0) throw fail('VOLUME::IN_USE', { claim: row.claim, holders })
     const next: VolumeRecord = { ...row, purge: { by: 'user', at: now }, state: 'removing', backoff: null }

@@ -1,3 +1,4 @@
+import { HoldfastError } from '../../model/errors.ts'
 import type { Mount, SandboxRecord, VolumeRecord } from '../../model/records.ts'
 import type { ReadTx } from '../../store/store.ts'
 import { limitsText } from '../rules/quantity.ts'
@@ -94,13 +95,23 @@ export function createdBody(record: SandboxRecord, volumes: Volumes): CreatedWir
   }
 }
 
-/** The rows of all volumes that these sandboxes mount. */
+/** For what is only shown: a damaged row hides itself, and not whoever mounts it. */
+async function shown(look: Promise<VolumeRecord | null>): Promise<VolumeRecord | null> {
+  try {
+    return await look
+  } catch (error) {
+    if (error instanceof HoldfastError && error.code === 'ROW_UNREADABLE') return null
+    throw error
+  }
+}
+
+/** The rows of all volumes that these sandboxes mount, as far as they can be read. */
 export async function volumesOf(tx: ReadTx, records: readonly SandboxRecord[]): Promise<Volumes> {
   const out = new Map<string, VolumeRecord>()
   for (const record of records) {
     for (const mount of [...record.spec.mounts, ...record.imageMounts]) {
       if (mount.kind !== 'volume' || out.has(mount.volume)) continue
-      const row = await tx.volume(mount.volume)
+      const row = await shown(tx.volume(mount.volume))
       if (row !== null) out.set(row.uid, row)
     }
   }

@@ -4,6 +4,7 @@ import type { App, Context } from '../context.ts'
 import { idempotencyOf, sendCommitted, sendEmpty } from '../idempotency.ts'
 import { applyTo, mustFind } from '../intents/apply.ts'
 import { commitIntent } from '../intents/commit.ts'
+import { refuseWhileHeld } from '../intents/hold.ts'
 import * as lifecycle from '../intents/lifecycle.ts'
 import { iso } from '../present/time.ts'
 import { empty, errorResponses, idParams, timeText, intentHeaders } from '../schemas/common.ts'
@@ -62,6 +63,8 @@ export function sandboxActionRoutes(app: App, ctx: Context): void {
     },
     async (request, reply) => {
       await commitIntent(ctx, null, async (tx, now) => {
+        const { desired } = await mustFind(tx, request.params.id)
+        if (desired !== 'deleted') await refuseWhileHeld(tx, `Sandbox ${request.params.id}`)
         const { kicks } = await applyTo(tx, request.params.id, now, lifecycle.remove)
         return { status: 204, body: null, kicks }
       })

@@ -2,6 +2,7 @@ import type { Engine } from '../../engines/engine.ts'
 import type { EngineHealth } from '../../engines/host.ts'
 import { EngineError, type InstanceFacts, type Observed } from '../../model/facts.ts'
 import { fail } from '../../model/errors.ts'
+import { holdCause } from '../../model/hold.ts'
 import type { SandboxRecord } from '../../model/records.ts'
 import { sandboxKey } from '../../reconcile/controller.ts'
 import { auditCounts, auditFindings, auditOk, lasting, type AuditView } from '../audit.ts'
@@ -74,6 +75,7 @@ async function auditView(ctx: Context, engine: Engine, signal: AbortSignal): Pro
     open: (await tx.openSteps()).filter((row) => row.engine === engine.id),
     quarantine: await tx.quarantine(engine.id),
     corrupt: await tx.corruptRows(),
+    hold: await tx.hold(),
     instances,
     engineVolumes,
   }))
@@ -93,16 +95,16 @@ export function explainRoutes(app: App, ctx: Context): void {
     },
     async (request) => {
       const { id } = request.params
-      const [record, volumes, open] = await ctx.store.read(async (tx) => {
+      const [record, volumes, open, hold] = await ctx.store.read(async (tx) => {
         const row = await mustFind(tx, id)
-        return [row, await volumesOf(tx, [row]), await tx.openSteps(sandboxKey(id))] as const
+        return [row, await volumesOf(tx, [row]), await tx.openSteps(sandboxKey(id)), await tx.hold()] as const
       })
       const observed = await lookAt(ctx, record, abortOnClose(request, ctx))
       // The look just taken is newer than what the health monitor remembers.
       const health = observed.known
         ? { ok: true, error: null, since: observed.at }
         : unlessOk(ctx.engines.health(record.engine), observed)
-      return explain({ record, volumes: [...volumes.values()], open, health, observed })
+      return explain({ record, volumes: [...volumes.values()], open, health, observed, hold })
     },
   )
 
@@ -129,6 +131,7 @@ export function explainRoutes(app: App, ctx: Context): void {
         checkedAt: iso(view.now),
         ok: auditOk(findings),
         counts: auditCounts(view),
+        held: view.hold === null ? null : holdCause(view.hold),
         findings: [...findings],
       }
     },

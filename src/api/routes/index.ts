@@ -6,6 +6,7 @@ import { explainRoutes } from './explain.ts'
 import { insideRoutes } from './inside.ts'
 import { openRoutes } from './open.ts'
 import { operationsRoutes } from './operations.ts'
+import { recoveryRoutes } from './recovery.ts'
 import { portRoutes } from './ports.ts'
 import { sandboxRoutes } from './sandboxes.ts'
 import { volumeRoutes } from './volumes.ts'
@@ -19,6 +20,7 @@ function keyed(app: App, ctx: Context, metrics: Metrics): void {
   volumeRoutes(app, ctx)
   eventRoutes(app, ctx)
   operationsRoutes(app, ctx, metrics)
+  recoveryRoutes(app, ctx)
 }
 
 /** Everything is served under /v1, as the SDKs ask for it, and without it; the document shows the first only. */

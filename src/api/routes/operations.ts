@@ -4,11 +4,12 @@ import type { Engine } from '../../engines/engine.ts'
 import { fail } from '../../model/errors.ts'
 import type { App, Context } from '../context.ts'
 import { formatAddress } from '../address.ts'
+import { holdBody } from '../present/hold.ts'
 import { iso } from '../present/time.ts'
 import { EngineError } from '../../model/facts.ts'
 import { empty, errorResponses } from '../schemas/common.ts'
 import { sendEmpty } from '../idempotency.ts'
-import { engineWire, type EngineWire } from '../schemas/operations.ts'
+import { engineWire, holdWire, type EngineWire } from '../schemas/operations.ts'
 import { abortOnClose } from '../streams.ts'
 
 const resolved = z.object({ id: z.string() })
@@ -24,6 +25,7 @@ const info = z.object({
   stateDir: z.string(),
   apiListen: z.string(),
   proxyListen: z.string(),
+  hold: holdWire.nullable(),
 })
 
 /** What helps to find and to operate. */
@@ -70,6 +72,7 @@ export function operationsRoutes(app: App, ctx: Context, metrics: Metrics): void
         stateDir: ctx.config.stateDir,
         apiListen: formatAddress(api),
         proxyListen: formatAddress(proxy),
+        hold: holdBody(await ctx.store.read((tx) => tx.hold())),
       }
     },
   )

@@ -54,13 +54,7 @@ export function volumeRoutes(app: App, ctx: Context): void {
         const q = request.query
         const page = await tx.volumes({ includeRemoved: q.includeRemoved }, pageOf(q))
         const items: VolumeWire[] = []
-        for (const row of page.items)
-          items.push(
-            volumeBody(
-              row,
-              (await tx.holdersOf(row.uid)).map((h) => h.id),
-            ),
-          )
+        for (const row of page.items) items.push(volumeBody(row, await tx.holderIds(row.uid)))
         return { items, pagination: pagination(q, page.total) }
       }),
   )
@@ -78,10 +72,7 @@ export function volumeRoutes(app: App, ctx: Context): void {
     (request) =>
       ctx.store.read(async (tx) => {
         const row = await findVolume(tx, ctx.engines.defaultId, request.params.id)
-        return volumeBody(
-          row,
-          (await tx.holdersOf(row.uid)).map((h) => h.id),
-        )
+        return volumeBody(row, await tx.holderIds(row.uid))
       }),
   )
 

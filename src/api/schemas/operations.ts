@@ -23,6 +23,56 @@ export const eventWire: z.ZodType<EventWire> = z
   })
   .meta({ id: 'Event' })
 
+export interface HoldWire {
+  reason: 'restored' | 'rebuilt' | 'unreadable'
+  since: string
+  cause: string
+}
+
+export const holdWire: z.ZodType<HoldWire> = z
+  .object({
+    reason: z.enum(['restored', 'rebuilt', 'unreadable']),
+    since: timeText,
+    cause: z.string().describe('For people, as the end of a sentence.'),
+  })
+  .meta({ id: 'Hold' })
+
+export interface RecoveryWire {
+  hold: HoldWire | null
+  waiting: { id: string; name: string | null; what: string; message: string }[]
+  quarantine: { engine: string; kind: string; name: string; engineId: string; firstSeenAt: string }[]
+  unreadable: { table: string; id: string; error: string }[]
+}
+
+export const recoveryWire: z.ZodType<RecoveryWire> = z
+  .object({
+    hold: holdWire
+      .nullable()
+      .describe('While it lasts nothing is removed, nothing expires, and older wishes are not acted upon.'),
+    waiting: z
+      .array(z.object({ id: z.string(), name: z.string().nullable(), what: z.string(), message: z.string() }))
+      .describe('What happens to sandboxes once the hold ends, as far as it differs from what is.'),
+    quarantine: z
+      .array(
+        z.object({
+          engine: z.string(),
+          kind: z.string(),
+          name: z.string(),
+          engineId: z.string(),
+          firstSeenAt: timeText,
+        }),
+      )
+      .describe('Objects with our labels that no row knows: never removed without a person.'),
+    unreadable: z
+      .array(z.object({ table: z.string(), id: z.string(), error: z.string() }))
+      .describe('Rows that are damaged. Each hides only itself; what it stands for is left alone.'),
+  })
+  .meta({ id: 'Recovery' })
+
+export const confirmedWire: z.ZodType<{ lifted: HoldWire | null }> = z.object({
+  lifted: holdWire.nullable().describe('What it was; null when nothing held.'),
+})
+
 export interface ExplainWire {
   id: string
   wanted: { state: string; reason: string; at: string; generation: number }
@@ -52,6 +102,7 @@ export interface ExplainWire {
   survives: { claimName: string; uid: string; state: string }[]
   engine: { id: string; ok: boolean; error: string | null }
   lastExit: { code: number | null; class: string; finishedAt: string | null } | null
+  held: string | null
   suggestions: string[]
 }
 
@@ -93,6 +144,10 @@ export const explainWire: z.ZodType<ExplainWire> = z
     lastExit: z
       .object({ code: z.number().int().nullable(), class: z.string(), finishedAt: timeText.nullable() })
       .nullable(),
+    held: z
+      .string()
+      .nullable()
+      .describe('Why nothing is removed and older wishes wait; null when nothing holds.'),
     suggestions: z.array(z.string()).describe('Commands.'),
   })
   .meta({ id: 'Explanation' })
@@ -112,6 +167,8 @@ export interface AuditWire {
   checkedAt: string
   ok: boolean
   counts: { rows: number; instances: number; volumes: number; openSteps: number; mounts?: number | undefined }
+  /** Why nothing is removed at present. */
+  held: string | null
   findings: { kind: FindingKind; name: string; detail: string }[]
 }
 
@@ -127,6 +184,7 @@ export const auditWire: z.ZodType<AuditWire> = z
       openSteps: z.number().int(),
       mounts: z.number().int().optional(),
     }),
+    held: z.string().nullable().describe('Why nothing is removed at present; null when nothing holds.'),
     findings: z.array(
       z.object({
         kind: z.enum([

@@ -42,6 +42,7 @@ export function auditText(stream: Context['io']['stdout'], audit: Audit): string
   const verdict = audit.ok
     ? styleText('green', 'clean', { stream })
     : styleText('red', `${audit.findings.length} found`, { stream })
-  const head = `${audit.engine}: ${verdict} (${counts})`
+  const held = audit.held === null ? '' : `\nNothing is removed: ${audit.held}. See holdfast doctor.`
+  const head = `${audit.engine}: ${verdict} (${counts})${held}`
   return audit.findings.length === 0 ? head : `${head}\n${table(audit.findings, COLUMNS, true, stream)}`
 }

@@ -57,6 +57,7 @@ export function explainText({ io }: Pick<Context, 'io'>, ref: string, e: Explana
       ['Observed', observedText(e, now)],
       ['Difference', e.difference || 'none'],
       ['Next', `${e.next || 'nothing to do'}${due}`],
+      ['Held', e.held],
       ['Last error', errorText(e, now)],
       [
         'Held back',

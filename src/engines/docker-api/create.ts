@@ -1,7 +1,7 @@
 import type { CreateInstance, CreateMount } from '../engine.ts'
 
 /** What an instance may hold when its spec says nothing: far above any honest workload, far below a machine's limit. */
-const DEFAULT_PIDS_LIMIT = 1024
+export const DEFAULT_PIDS_LIMIT = 1024
 
 /**
  * The body of a create. Rules that hold for every instance:

@@ -5,11 +5,13 @@ import { jsonLines } from './lines.ts'
 import type { ImageInspect } from './types.ts'
 
 export interface Images {
+  /** The engine's own words, for what facts do not tell. Null when it is not present. */
+  readonly look: (image: string, call: Call) => Promise<ImageInspect | null>
   readonly inspect: (image: string, call: Call) => Promise<ImageFacts | null>
   readonly pull: (image: string, progress: (line: string) => void, call: Call) => Promise<void>
 }
 
-const list = (value: readonly string[] | string | null | undefined): readonly string[] =>
+export const list = (value: readonly string[] | string | null | undefined): readonly string[] =>
   typeof value === 'string' ? [value] : (value ?? [])
 
 /** The engine takes slashes and colons in this part of a path as they are. */
@@ -18,15 +20,20 @@ const imagePath = (image: string): string =>
 
 export function createImages(api: Api): Images {
   const pulls = new Map<string, SharedPull>()
+  const look = async (image: string, call: Call): Promise<ImageInspect | null> => {
+    const what = `inspecting image ${image}`
+    const answer = await api.ask({ what, method: 'GET', path: `/images/${imagePath(image)}/json`, call })
+    if (answer.ok) return answer.json as ImageInspect
+    if (answer.refusal.status === 404 && /no such image/i.test(answer.refusal.message ?? '')) return null
+    throw answer.error
+  }
   return {
+    look,
+
     async inspect(image, call) {
-      const what = `inspecting image ${image}`
-      const answer = await api.ask({ what, method: 'GET', path: `/images/${imagePath(image)}/json`, call })
-      if (!answer.ok) {
-        if (answer.refusal.status === 404 && /no such image/i.test(answer.refusal.message ?? '')) return null
-        throw answer.error
-      }
-      const { Id: id, Config: config } = answer.json as ImageInspect
+      const found = await look(image, call)
+      if (found === null) return null
+      const { Id: id, Config: config } = found
       return {
         id,
         entrypoint: list(config?.Entrypoint),

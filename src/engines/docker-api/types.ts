@@ -15,13 +15,37 @@ export interface ContainerInspect {
     readonly StartedAt: string
     readonly FinishedAt: string
   }
-  readonly Config?: { readonly Labels?: Readonly<Record<string, string>> | null; readonly Tty?: boolean }
-  readonly HostConfig?: { readonly Memory?: number }
+  /** The image's id, whatever its name means now. */
+  readonly Image?: string
+  readonly Config?: {
+    readonly Labels?: Readonly<Record<string, string>> | null
+    readonly Tty?: boolean
+    /** As it was asked for. */
+    readonly Image?: string
+    readonly Entrypoint?: readonly string[] | string | null
+    readonly Cmd?: readonly string[] | null
+    readonly Env?: readonly string[] | null
+    readonly WorkingDir?: string
+    readonly User?: string
+  }
+  readonly HostConfig?: {
+    readonly Memory?: number
+    readonly NanoCpus?: number
+    readonly PidsLimit?: number | null
+    readonly Mounts?: readonly MountRequest[] | null
+  }
   readonly Mounts?: readonly MountInspect[] | null
   readonly NetworkSettings?: {
     readonly IPAddress?: string
     readonly Networks?: Readonly<Record<string, { readonly IPAddress?: string } | null>> | null
   }
+}
+
+export interface MountRequest {
+  readonly Type: string
+  readonly Source?: string
+  readonly Target: string
+  readonly ReadOnly?: boolean
 }
 
 export interface MountInspect {
@@ -47,6 +71,8 @@ export interface ImageInspect {
     readonly Cmd?: readonly string[] | null
     readonly Volumes?: Readonly<Record<string, unknown>> | null
     readonly User?: string
+    readonly Env?: readonly string[] | null
+    readonly WorkingDir?: string
   } | null
 }
 

@@ -11,6 +11,7 @@ import { createFreezeGate } from '../docker-api/freeze-gate.ts'
 import { createImages } from '../docker-api/images.ts'
 import { createInstances } from '../docker-api/instances.ts'
 import { readLogs } from '../docker-api/logs.ts'
+import { describeContainer } from '../docker-api/origin.ts'
 import { createBridgeRunReader, type RunReader } from '../docker-api/run.ts'
 import type { SshOptions } from '../docker-api/ssh.ts'
 import { readStats } from '../docker-api/stats.ts'
@@ -73,6 +74,7 @@ export function createDockerEngine(options: DockerOptions): Engine {
     info: createInfo(api, runs),
     listInstances: instances.list,
     inspectInstance: instances.inspect,
+    describeInstance: (id, call) => describeContainer(instances, images, id, budget(options.clock, call)),
     createInstance: instances.create,
     startInstance: instances.start,
     stopInstance: instances.stop,

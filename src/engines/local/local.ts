@@ -20,7 +20,7 @@ import { engineRun } from './look.ts'
 import { readLogs, trimLogs } from './logs.ts'
 import type { Ground } from './prepare.ts'
 import { createReach, type Reach } from './reach.ts'
-import { factsOf, type Instance, instanceNames } from './records.ts'
+import { factsOf, type Instance, instanceNames, originOf } from './records.ts'
 import { createVolumes, type Volumes } from './volumes.ts'
 
 export interface LocalEngineOptions {
@@ -154,6 +154,11 @@ export function createLocalEngine(options: LocalEngineOptions): Engine {
       run(call, `the look at ${nameOrId}`, async (o) => {
         const instance = await o.instances.load(nameOrId)
         return instance === null ? null : facts(o, instance)
+      }),
+    describeInstance: (id, call) =>
+      run(call, `the look at ${id}`, async (o) => {
+        const instance = await o.instances.load(id)
+        return instance === null ? null : originOf(instance)
       }),
     createInstance: (request, call) =>
       run(call, `the creation of ${request.name}`, (o, w) => o.instances.create(request, w)),

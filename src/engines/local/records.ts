@@ -2,8 +2,9 @@ import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { EngineRun, InstanceFacts } from '../../model/facts.ts'
 import type { Limits } from '../../model/records.ts'
-import type { CreateMount } from '../engine.ts'
+import type { CreateMount, InstanceOrigin } from '../engine.ts'
 import { isAbsent } from './errors.ts'
+import { DEFAULT_COMMAND } from './image.ts'
 import { type Layout, readText, writeDurably } from './files.ts'
 import type { ProcessIdentity } from './proc.ts'
 
@@ -133,5 +134,21 @@ export function factsOf(instance: Instance, run: EngineRun): InstanceFacts {
       readOnly: m.readOnly,
     })),
     run,
+  }
+}
+
+/** What it was made from. The default command and one that says the same run the same. */
+export function originOf({ meta }: Instance): InstanceOrigin {
+  const { image, argv, env, limits, workingDir, user } = meta
+  const isDefault = JSON.stringify(argv) === JSON.stringify(DEFAULT_COMMAND)
+  return {
+    image,
+    entrypoint: isDefault ? [] : argv,
+    env,
+    limits,
+    workingDir,
+    user,
+    mounts: meta.mounts.map(({ path, readOnly, source }) => ({ path, readOnly, source })),
+    imageKnown: true,
   }
 }

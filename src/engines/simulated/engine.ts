@@ -116,6 +116,14 @@ export function createSimulatedEngine(world: World, options: SimulatedOptions = 
         const c = world.find(nameOrId)
         return c === null ? null : instanceFacts(c, { ...world.daemon.run })
       }),
+    describeInstance: (id, call) =>
+      perform(call, 'describeInstance', [id], () => {
+        const c = world.find(id)
+        if (c === null) return null
+        const { image, entrypoint, env, limits, workingDir, user, mounts } = c.request
+        const plain = mounts.map(({ path, readOnly, source }) => ({ path, readOnly, source }))
+        return { image, entrypoint, env, limits, workingDir, user, mounts: plain, imageKnown: true }
+      }),
     createInstance: (request, call) =>
       caller.perform(call, {
         name: 'createInstance',

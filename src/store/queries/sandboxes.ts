@@ -119,9 +119,8 @@ export async function sandboxesExpiredAt(s: Session, now: number): Promise<reado
   return readable(rows)
 }
 
-/** Throws when a holder cannot be read: a volume is never thought free because its holder's row is damaged. */
-export async function holdersOf(s: Session, volume: string): Promise<readonly SandboxRecord[]> {
-  const rows = await s.all(
+function holderRows(s: Session, volume: string): Promise<readonly Row[]> {
+  return s.all(
     s.db
       .selectFrom('mounts')
       .innerJoin('sandboxes', 'sandboxes.id', 'mounts.sandbox')
@@ -131,7 +130,21 @@ export async function holdersOf(s: Session, volume: string): Promise<readonly Sa
       .orderBy('sandboxes.created_at')
       .orderBy('sandboxes.id'),
   )
-  return rows.map(decode).filter((r) => !isRefused(r))
+}
+
+/** Throws when a holder cannot be read: a volume is never thought free because its holder's row is damaged. */
+export async function holdersOf(s: Session, volume: string): Promise<readonly SandboxRecord[]> {
+  return (await holderRows(s, volume)).map(decode).filter((r) => !isRefused(r))
+}
+
+export async function holderIds(s: Session, volume: string): Promise<readonly string[]> {
+  const rows = await holderRows(s, volume)
+  const refused = new Set(
+    readable(rows)
+      .filter(isRefused)
+      .map((r) => r.id),
+  )
+  return rows.map((r) => r.id).filter((id) => !refused.has(id))
 }
 
 /** Refused for good and without an instance: only kept to be read, so it holds nothing. */

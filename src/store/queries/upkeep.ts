@@ -1,3 +1,4 @@
+import { decodeHold, HOLD_META, type Hold } from '../../model/hold.ts'
 import { parseDoc, sandboxSchema, stepSchema, volumeSchema } from '../rows.ts'
 import type { Session } from '../schema.ts'
 import type { ApiKeyRow, IdempotencyRow } from '../store.ts'
@@ -40,6 +41,10 @@ export async function putApiKey(s: Session, row: ApiKeyRow): Promise<void> {
 export async function meta(s: Session, key: string): Promise<string | null> {
   const [row] = await s.all(s.db.selectFrom('meta').select('value').where('key', '=', key))
   return row?.value ?? null
+}
+
+export async function hold(s: Session): Promise<Hold | null> {
+  return decodeHold(await meta(s, HOLD_META))
 }
 
 export async function setMeta(s: Session, key: string, value: string): Promise<void> {

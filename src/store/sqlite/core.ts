@@ -69,12 +69,12 @@ function statementsOf(script: string): readonly string[] {
     .filter((s) => s !== '')
 }
 
-/** Takes over: raises the epoch, so that whoever wrote before commits nothing more. Names the installation the first time. */
-export function takeOver(connection: Connection, ids: Ids): Identity {
+/** Takes over: raises the epoch, so that whoever wrote before commits nothing more. Names the installation the first time, and only then. */
+export function takeOver(connection: Connection, ids: Ids, installation: string = ids.next()): Identity {
   connection.exec('BEGIN IMMEDIATE')
   try {
     connection.run("INSERT INTO meta (key, value) VALUES ('installation', ?) ON CONFLICT DO NOTHING", [
-      ids.next(),
+      installation,
     ])
     const epoch = readEpoch(connection) + 1
     const put =

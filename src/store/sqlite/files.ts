@@ -53,7 +53,8 @@ export function exists(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false }) !== undefined
 }
 
-function syncDir(dir: string): void {
+/** Makes renames and links in a directory durable. */
+export function syncDir(dir: string): void {
   const fd = openSync(dir, 'r')
   try {
     fsyncSync(fd)

@@ -35,6 +35,8 @@ export interface SqliteStoreOptions {
   readonly ids: Ids
   /** Called once, when this process finds that it may write no more. */
   readonly onFenced?: (error: HoldfastError) => void
+  /** The identity of a store that is made anew; one of its own otherwise. */
+  readonly installation?: string
   /** For tests of upgrades; the schema's own otherwise. */
   readonly migrations?: readonly string[]
 }
@@ -98,7 +100,7 @@ function openLocked(
     // Only macOS heeds it: there a plain fsync leaves the data in the drive's cache.
     writer.exec('PRAGMA fullfsync = 1')
     writer.exec('PRAGMA synchronous = FULL')
-    identity = takeOver(writer, o.ids)
+    identity = takeOver(writer, o.ids, o.installation)
     reader = createConnection(new DatabaseSync(files.database, { readOnly: true, timeout: BUSY_WAIT_MS }))
   } catch (error) {
     writer.close()

@@ -1,6 +1,6 @@
 /**
  * Forward-only: migration n takes the schema from version n-1 to n, in one transaction with `user_version`. A released
- * one is never changed. STRICT tables, so that a wrong type fails at the write and not at a later read.
+ * one is never changed. A new one comes with a fixture of its version (`scripts/fixture-db.ts`). STRICT tables, so that a wrong type fails at the write and not at a later read.
  */
 export const MIGRATIONS: readonly string[] = [
   `

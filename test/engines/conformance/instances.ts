@@ -11,6 +11,7 @@ export function instanceTests(rig: Rig): void {
     lifecycle(rig)
     endings(rig)
     presence(rig)
+    origins(rig)
     processes(rig)
     pausing(rig)
   })
@@ -185,6 +186,51 @@ function presence(rig: Rig): void {
     const request = rig.request({ image: rig.subject.missingImage })
     await refused(rig.engine.createInstance(request, rig.call()), 'image-missing', 'none')
     expect(await rig.engine.inspectInstance(request.name, rig.call())).toBeNull()
+  })
+}
+
+function origins(rig: Rig): void {
+  test('what an instance was made from is told again, without what its image brought', async () => {
+    const volume = await rig.volume()
+    const request = rig.request({
+      env: { HF_ONE: 'a=b', HF_TWO: '' },
+      workingDir: rig.scratch,
+      mounts: [
+        { path: '/b', source: { kind: 'volume', name: volume }, readOnly: true, seed: false },
+        { path: '/a', source: { kind: 'host', path: rig.subject.hostDir }, readOnly: false, seed: false },
+      ],
+      ...(rig.engine.capabilities.pidsLimit ? { limits: { pids: 64 } } : {}),
+    })
+    const { id, name } = await rig.create(request)
+    const origin = await rig.engine.describeInstance(id, rig.call())
+    expect(origin).toEqual({
+      image: request.image,
+      entrypoint: request.entrypoint,
+      env: request.env,
+      limits: request.limits,
+      workingDir: rig.scratch,
+      user: null,
+      mounts: request.mounts.map(({ path, source, readOnly }) => ({ path, source, readOnly })),
+      imageKnown: true,
+    })
+    await rig.engine.startInstance(id, rig.call())
+    expect(await rig.engine.describeInstance(id, rig.call())).toEqual(origin)
+    expect(await rig.engine.describeInstance(name, rig.call())).toEqual(origin)
+  })
+
+  test('what was left to the image stays left to it', async () => {
+    const { id } = await rig.create({ entrypoint: [] })
+    expect(await rig.engine.describeInstance(id, rig.call())).toMatchObject({
+      entrypoint: [],
+      env: {},
+      workingDir: null,
+      user: null,
+      mounts: [],
+    })
+  })
+
+  test('of what never was, nothing is told', async () => {
+    expect(await rig.engine.describeInstance(rig.name('never'), rig.call())).toBeNull()
   })
 }
 
