@@ -271,14 +271,15 @@ function greet(
         else
           give(
             new EngineError(
-              'failed',
+              // Without a status the connection was lost, not the shell: the command may be sent again.
+              code === null ? 'unreachable' : 'failed',
               'none',
-              `no shell could be opened: ${said || ended() || `sh ended with ${code}`}`,
+              `no shell could be opened: ${said || ended() || `sh ended with ${code ?? 'no status'}`}`,
             ),
           )
       },
       (error: unknown) =>
-        give(new EngineError('failed', 'none', `no shell could be opened: ${reason(error)}`)),
+        give(new EngineError('unreachable', 'none', `no shell could be opened: ${reason(error)}`)),
     )
   })
 }

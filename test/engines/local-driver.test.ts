@@ -159,24 +159,27 @@ namespaces('local: the server is killed', () => {
       entrypoint: ['sh', '-c', `trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done`],
     })
     const copied = join(rig.root, '../copy')
-    execFileSync('cp', ['-a', rig.root, copied])
-    const copy = openLocal(copied, 'namespaces')
+    await mkdir(copied)
+    // The kernel's own corner of a writable layer is closed to an ordinary user, and empty.
+    const copy = 'tar -C "$0" --exclude "./instances/*/work/work" -cf - . | tar -C "$1" -xpf -'
+    execFileSync('sh', ['-c', copy, rig.root, copied])
+    const engine = openLocal(copied, 'namespaces')
     const elsewhere = /directory that .*copy.* was copied from/
     try {
       for (const attempt of [
-        () => copy.listInstances(call),
-        () => copy.inspectInstance('one', call),
-        () => copy.startInstance(id, call),
-        () => copy.stopInstance(id, 0, call),
-        () => copy.removeInstance(id, call),
+        () => engine.listInstances(call),
+        () => engine.inspectInstance('one', call),
+        () => engine.startInstance(id, call),
+        () => engine.stopInstance(id, 0, call),
+        () => engine.removeInstance(id, call),
       ])
         await expect(attempt()).rejects.toThrow(elsewhere)
       expect(await facts(id)).toMatchObject({ state: 'running' })
       await sh(id, 'echo still here > /data/f')
       await rig.engine.stopInstance(id, 1_000, call)
-      expect(await copy.inspectInstance('one', call)).toMatchObject({ state: 'stopped' })
+      expect(await engine.inspectInstance('one', call)).toMatchObject({ state: 'stopped' })
     } finally {
-      await copy.close()
+      await engine.close()
     }
   })
 

@@ -81,6 +81,23 @@ describe('the pool of lanes', () => {
     expect((await run(rig, 'echo back')).stdout).toBe('back\n')
   })
 
+  it('a connection that breaks before a shell answers is the engine away, and nothing was run', async () => {
+    const rig = await open()
+    const { engine } = rig.exec
+    const cut: typeof engine = {
+      ...engine,
+      async exec(...call) {
+        const stream = await engine.exec(...call)
+        stream.destroy()
+        return { ...stream, write: () => Promise.reject(new Error('cut')), exit: Promise.resolve(null) }
+      },
+    }
+    const target = { ...rig.target, engine: cut }
+    await expect(
+      rig.guest.run(target, { command: ['true'], stdin: 'none', timeoutMs: null }),
+    ).rejects.toMatchObject({ kind: 'unreachable', effect: 'none' })
+  })
+
   it('never uses a lane of an earlier start', async () => {
     const rig = await open()
     const first = (await run(rig, 'echo $PPID')).stdout
