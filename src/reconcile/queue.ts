@@ -14,8 +14,20 @@ export interface Queue {
   readonly running: number
   /** True when nothing is queued, due or running (delayed keys do not count). */
   readonly idle: boolean
+  /** What waits, and for what: two queues that show the same go on in the same way. */
+  describe(): QueueState
   /** No further key begins; resolves when those in hand are done. */
   stop(): Promise<void>
+}
+
+export interface QueueState {
+  readonly fresh: readonly string[]
+  readonly background: readonly string[]
+  readonly running: readonly string[]
+  /** Keys that run once more. */
+  readonly again: readonly string[]
+  /** Keys with the time at which they become due, on the monotonic clock. */
+  readonly delayed: readonly (readonly [key: string, at: number])[]
 }
 
 export interface QueueOptions {
@@ -163,6 +175,13 @@ export function createQueue(options: QueueOptions): Queue {
     get idle() {
       return fresh.size + background.size + running.size === 0
     },
+    describe: () => ({
+      fresh: [...fresh],
+      background: [...background],
+      running: [...running],
+      again: [...dirty.keys()],
+      delayed: [...delayed].map(([key, { at }]) => [key, at]),
+    }),
     async stop() {
       stopped = true
       for (const d of delayed.values()) d.cancel()

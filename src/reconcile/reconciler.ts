@@ -11,7 +11,7 @@ import { sandboxKey, volumeKey, type Controller } from './controller.ts'
 import { createExpiry } from './expiry.ts'
 import { createHealthMonitor, type Change, type HealthMonitor } from './health.ts'
 import { EXPIRY_TICK_MS, KEYS_AT_ONCE, RESYNC_MS, TOKEN_BURST, TOKENS_PER_SECOND } from './limits.ts'
-import { createQueue } from './queue.ts'
+import { createQueue, type QueueState } from './queue.ts'
 import { reconcileSandbox } from './sandbox.ts'
 import { sweepEngine, sweepKey } from './sweep.ts'
 import { reconcileVolume } from './volume.ts'
@@ -37,6 +37,8 @@ export interface Reconciler extends Controller, EngineHost {
   /** Looks at an engine as a whole now; resolves when that is done. For tests and `audit`. */
   resync(engine: string): Promise<void>
   readonly idle: boolean
+  /** What waits in the queue; for tests. */
+  describe(): QueueState
 }
 
 /** Retention of events, closed journal rows and finished sandboxes, ms. Tombstones stay for ever. */
@@ -305,6 +307,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       failures: figures.failures,
       passes: figures.passes,
     }),
+    describe: () => queue.describe(),
     async resync(id) {
       const done = queue.settled(sweepKey(id), 60_000)
       everything.add(id)

@@ -33,6 +33,11 @@ export interface PlaneOptions {
   readonly registry?: Readonly<Record<string, ImageDraft>>
   /** Virtual time that a call takes before it reaches the engine, ms. */
   readonly latencyMs?: number
+  /** Puts something between a life and its engine and store. */
+  readonly between?: (life: { readonly engine: Engine; readonly store: Store; alive(): boolean }) => {
+    readonly engine: Engine
+    readonly store: Store
+  }
 }
 
 /** One life of a control plane. What it waits for when it dies never comes. */
@@ -142,7 +147,7 @@ export function createPlane(options: PlaneOptions): Plane {
     const isFormer = (): boolean => formers.has(mine)
     store = store ?? memoryStore(clock, ids)
     monitor.installation = store.installation
-    const engine: SimulatedEngine = createSimulatedEngine(world, {
+    const simulated: SimulatedEngine = createSimulatedEngine(world, {
       id: 'sim',
       faults: {
         before: (call, args) => (isFormer() ? refused(call) : onCall(call, args)),
@@ -158,7 +163,7 @@ export function createPlane(options: PlaneOptions): Plane {
           if (alive) fn()
         }),
     }
-    const own = gated(store, ledger, {
+    const gate = gated(store, ledger, {
       alive: () => alive,
       point(what) {
         if (!isFormer() && isDeadly(what)) plane.crashNow()
@@ -168,6 +173,8 @@ export function createPlane(options: PlaneOptions): Plane {
         monitor.check()
       },
     })
+    const direct = { engine: simulated, store: gate, alive: () => alive }
+    const { engine, store: own } = options.between?.(direct) ?? direct
     const reconciler = createReconciler({
       store: own,
       engines: [engine],
@@ -193,7 +200,7 @@ export function createPlane(options: PlaneOptions): Plane {
       alive: () => alive,
       die() {
         alive = false
-        engine.sever()
+        simulated.sever()
         died.resolve()
       },
     }
@@ -266,6 +273,8 @@ export function createPlane(options: PlaneOptions): Plane {
     },
     async supersede() {
       const former = await plane.alive()
+      // What it has in hand is committed or not, so that whatever it commits from now on is too late.
+      await clock.settle()
       if (life !== former || store === null) return plane.supersede()
       formers.add(former)
       store = store.reopen()

@@ -19,6 +19,7 @@ export async function onAllCores<T, R>(
   module: URL,
   jobs: readonly T[],
   done: (count: number) => void = () => undefined,
+  limitMs: number = JOB_LIMIT_MS,
 ): Promise<R[]> {
   const results: R[] = []
   let next = 0
@@ -36,9 +37,9 @@ export async function onAllCores<T, R>(
           return
         }
         limit = setTimeout(() => {
-          reject(new Error(`not done within ${JOB_LIMIT_MS} ms: ${JSON.stringify(job)}`))
+          reject(new Error(`not done within ${limitMs} ms: ${JSON.stringify(job)}`))
           void worker.terminate()
-        }, JOB_LIMIT_MS)
+        }, limitMs)
         worker.postMessage({ n, job } satisfies Asked<T>)
       }
       worker.on('message', ({ n, result }: Answered<R>) => {

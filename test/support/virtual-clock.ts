@@ -11,6 +11,8 @@ export interface VirtualClock extends Clock {
   jump(ms: number): void
   /** Lets promises and streams settle without moving time. */
   settle(): Promise<void>
+  /** Runs the first timer there is; false when none is left. */
+  next(): Promise<boolean>
   /** How many timers wait. */
   pending(): number
 }
@@ -81,6 +83,7 @@ export function createVirtualClock(start: number = Date.UTC(2026, 0, 1)): Virtua
     runUntilIdle: (limitMs) => runUntil('no timer left', () => timers.size === 0, limitMs),
     jump: (ms) => void (offset += ms),
     settle,
+    next: () => step(Number.POSITIVE_INFINITY),
     pending: () => timers.size,
   }
 }

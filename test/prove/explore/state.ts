@@ -1,0 +1,81 @@
+import { createHash } from 'node:crypto'
+import type { World } from '../../../src/engines/simulated/world.ts'
+import type { Ledger } from '../ledger.ts'
+import type { Life } from '../plane.ts'
+import { type Pending, type Steering, tell } from './steering.ts'
+
+/** All rows that anything is decided by; without counters that only grow, and times that nothing goes by. */
+export function rowsOf({ sandboxes, volumes, steps, tombstones }: Ledger): string {
+  return JSON.stringify([
+    [...sandboxes.values()].map(({ version: _v, updatedAt: _u, ...row }) => row),
+    [...volumes.values()].map(({ version: _v, ...row }) => row),
+    [...steps.values()]
+      .filter((row) => row.state === 'open')
+      .map(({ key, step, attempts, deadlineAt }) => [key, step, attempts, deadlineAt]),
+    [...tombstones.keys()].toSorted(),
+  ])
+}
+
+export function versionsOf({ sandboxes, volumes }: Ledger): string {
+  return [...sandboxes.values(), ...volumes.values()].map((row) => `${row.version}`).join()
+}
+
+function worldOf(world: World): unknown {
+  return [
+    [...world.containers.values()].map((c) => [
+      c.name,
+      c.id,
+      c.state,
+      c.createdAt,
+      c.startedAt,
+      c.finishedAt,
+      c.exitCode,
+      c.endedBy,
+      c.mounts.map((m) => m.volume),
+    ]),
+    [...world.volumes.values()].map((v) => [v.name, v.createdAt, v.labels, world.volumeContent(v.name)]),
+  ]
+}
+
+/**
+ * The state of everything, without what names it: ids stand for themselves only by the order in which they come, so
+ * that two ways that differ in nothing else lead to the same state.
+ */
+export function stateOf(parts: {
+  readonly ledger: Ledger
+  readonly world: World
+  readonly life: Life
+  readonly steering: Steering
+  readonly now: number
+  /** Progress of the clients, and what is left of what can happen. */
+  readonly rest: unknown
+}): string {
+  const { ledger, world, life, steering } = parts
+  const versions = versionsOf(ledger)
+  const sent = (p: Pending): unknown => [
+    p.name,
+    p.about,
+    p.sentAt,
+    tell(p.result),
+    p.thread.rows,
+    p.thread.versions === versions,
+    p.thread.answers,
+  ]
+  const text = JSON.stringify([
+    parts.now,
+    rowsOf(ledger),
+    worldOf(world),
+    [...steering.pending.values()].map(sent),
+    [...steering.astray.values()].map((p) => [p.name, p.about]),
+    life.reconciler.describe(),
+    [life.reconciler.health('sim').ok, life.reconciler.recovered],
+    parts.rest,
+  ])
+  const names = new Map<string, string>()
+  const plain = text.replaceAll(/[0-9a-f]{40,64}|(?<![a-z0-9])[a-z0-9]{16}(?![a-z0-9])/g, (id) => {
+    const name = names.get(id) ?? `#${names.size}`
+    names.set(id, name)
+    return name
+  })
+  return createHash('sha1').update(plain).digest('base64')
+}
