@@ -1,4 +1,6 @@
 import { parseArgs } from 'node:util'
+import { exploreOne } from './explore.ts'
+import { exploreAll, tellFailure } from './explore-runs.ts'
 import { type ModelRuns, runModel } from './model.ts'
 import { PORTION, runModels, tell } from './model-runs.ts'
 import { onAllCores } from './pool.ts'
@@ -111,6 +113,7 @@ export function replay({ placement: p }: Result): string {
 const OPTIONS = {
   quick: { type: 'boolean', default: false },
   model: { type: 'boolean', default: false },
+  explore: { type: 'boolean', default: false },
   only: { type: 'string' },
   hurry: { type: 'boolean', default: false },
   at: { type: 'string' },
@@ -151,6 +154,28 @@ async function modelCommand(seed: number, runs: number, say: Say): Promise<Found
   }
 }
 
+/** In a quick run only the beginning of each scene is explored. */
+const QUICK_STATES = 600
+
+async function exploreCommand(quick: boolean, only: string | null, say: Say): Promise<Found> {
+  const all = await exploreAll(only, quick ? QUICK_STATES : Number.POSITIVE_INFINITY, say)
+  const failures = all.flatMap((e) => e.failures)
+  for (const failure of failures) say(tellFailure(failure))
+  const sum = (of: (e: (typeof all)[number]) => number): number => all.reduce((n, e) => n + of(e), 0)
+  const part = all.some((e) => e.cut) ? ' (a part of them)' : ''
+  return {
+    figures: `${sum((e) => e.states)} states explored by ${sum((e) => e.transitions)} transitions${part}`,
+    failed: failures.length,
+  }
+}
+
+async function exploreAt(scene: string, at: string, say: Say): Promise<number> {
+  const failure = await exploreOne(scene, at)
+  say(tellFailure(failure))
+  process.stdout.write(`1 path, ${failure.problems.length} violations\n`)
+  return failure.problems.length === 0 ? 0 : 1
+}
+
 async function placeOne(placement: Placement, say: Say): Promise<number> {
   const result = await take(placement)
   for (const line of [...result.labels, ...result.violations]) say(line)
@@ -170,6 +195,7 @@ export async function crashCommand(args: readonly string[]): Promise<number> {
   const { quick, only } = values
   const say: Say = (line) => void process.stderr.write(`${line}\n`)
   const seed = Number(values.seed)
+  if (values.explore && only !== undefined && values.at !== undefined) return exploreAt(only, values.at, say)
   if (only !== undefined && values.at !== undefined) {
     const at = values.at.split(',').map(Number)
     const times = { landsAfterMs: Number(values.lands), downMs: Number(values.down) }
@@ -180,12 +206,14 @@ export async function crashCommand(args: readonly string[]): Promise<number> {
       { seed, runs: Number(values.runs ?? PORTION), path: values.path, replayPath: values.replay },
       say,
     )
-  const all = !values.model
+  const all = !values.model && !values.explore
   const began = performance.now()
   const found: Found[] = []
   if (all) found.push(await placementsCommand(quick, only ?? null, say))
   if (values.model || (all && only === undefined))
     found.push(await modelCommand(seed, Number(values.runs ?? (quick ? 40 : 400)), say))
+  if (values.explore || (all && only === undefined))
+    found.push(await exploreCommand(quick, only ?? null, say))
   const failed = found.reduce((sum, f) => sum + f.failed, 0)
   const seconds = Math.round((performance.now() - began) / 1000)
   const figures = found.map((f) => f.figures).join(', ')

@@ -35,6 +35,7 @@ export interface Failure {
   readonly problems: readonly string[]
 }
 
+const SAY_EVERY = 1_000
 /** A scene that fails at all fails in many states; so many are told. */
 const TOLD = 3
 
@@ -56,7 +57,11 @@ async function replay(scene: Scene, path: readonly string[]): Promise<Stage> {
   return stage
 }
 
-export async function explore(name: string, most: number): Promise<Explored> {
+export async function explore(
+  name: string,
+  most: number,
+  say: (line: string) => void = () => undefined,
+): Promise<Explored> {
   const scene = sceneOf(name)
   const seen = new Set<string>()
   const path: string[] = []
@@ -76,6 +81,7 @@ export async function explore(name: string, most: number): Promise<Explored> {
     const state = stage.state()
     if (seen.has(state)) return false
     seen.add(state)
+    if (seen.size % SAY_EVERY === 0) say(`${name}: ${seen.size} states so far`)
     const violations = stage.violations()
     if (violations.length > 0) {
       await fail(violations)

@@ -86,11 +86,11 @@ export function standBy(plane: Plane): void {
 }
 
 /** With nothing going wrong any more: no change for ten full looks, no open step, rows and objects one to one. */
-export async function atRest(plane: Plane): Promise<string[]> {
+export async function atRest(plane: Plane, stillMs: number = STILL_MS): Promise<string[]> {
   const problems: string[] = []
   const before = plane.world.mutations()
   const seq = await plane.lastEventSeq()
-  await plane.pass(STILL_MS)
+  await plane.pass(stillMs)
   plane.monitor.check()
   if (plane.world.mutations() !== before)
     problems.push(`it is not still: ${plane.world.mutations() - before} changes`)

@@ -44,7 +44,7 @@ export const SCENES: readonly Scene[] = [
     times: 1,
     before: async (user) => ({ one: await running(user) }),
     a: [ask('one', 'stopped', life.stop)],
-    b: [ask('one', 'up', life.start)],
+    b: [ask('one', 'up', life.start), ask('one', 'stopped', life.stop)],
   },
   {
     name: 'delete/recover',

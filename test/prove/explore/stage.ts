@@ -36,12 +36,14 @@ interface Client {
   readonly requests: readonly Request[]
   next: number
   /** Set while a request is on its way; its process may be dead. */
-  asked: { readonly life: Life; answer: string | null } | null
+  asked: { readonly life: Life } | null
   readonly said: string[]
 }
 
 /** All comes right within this after the last choice, ms. */
 const COME_RIGHT_MS = 150_000
+/** Two full looks, in which nothing may change, ms: there are thousands of ends, and each costs its time. */
+const STILL_MS = 65_000
 /** Time passes at most this far to the next thing that comes by itself, ms. */
 const NEXT_MS = 120_000
 
@@ -107,24 +109,24 @@ export async function openStage(scene: Scene): Promise<Stage> {
   }
 
   function go(client: Client, request: Request): void {
-    const asked: NonNullable<Client['asked']> = { life, answer: null }
+    const asked: NonNullable<Client['asked']> = { life }
     client.asked = asked
-    const done = (answer: string): void => {
-      if (client.asked !== asked) return
-      client.said.push(answer)
-      client.next++
-      client.asked = null
+    void hear(client, request, asked)
+  }
+
+  async function hear(client: Client, request: Request, asked: Client['asked']): Promise<void> {
+    let answer: string
+    try {
+      acknowledged(request, await send(client, request))
+      answer = 'yes'
+    } catch (error) {
+      answer = error instanceof HoldfastError ? error.code : String(error)
+      if (!(error instanceof HoldfastError)) monitor.violations.push(`a request failed: ${answer}`)
     }
-    send(client, request).then(
-      (committed) => {
-        acknowledged(request, committed)
-        done('yes')
-      },
-      (error: unknown) => {
-        if (error instanceof HoldfastError) done(error.code)
-        else monitor.violations.push(`a request failed: ${String(error)}`)
-      },
-    )
+    if (client.asked !== asked) return
+    client.said.push(answer)
+    client.next++
+    client.asked = null
   }
 
   /** Timer after timer until one of them sets something going. */
@@ -222,7 +224,7 @@ export async function openStage(scene: Scene): Promise<Stage> {
       steering.free = true
       steering.astray.clear()
       await plane.pass(COME_RIGHT_MS)
-      const problems = [...(await atRest(plane)), ...leftovers(plane), ...differences()]
+      const problems = [...(await atRest(plane, STILL_MS)), ...leftovers(plane), ...differences()]
       return [...monitor.violations, ...problems]
     },
     discard: () => plane.crashNow(),

@@ -156,39 +156,45 @@ export function createSteering(parts: {
       for (const p of pending.values()) if (p.changes && p.result === null) astray.set(p.n, p)
       pending.clear()
     },
-    between: ({ engine, store, alive }) => ({
-      store: {
-        ...store,
-        read(fn) {
-          // Each pass begins with a look at the rows; what it asks for after that goes by them.
-          threads.enterWith({ rows: parts.rows(), versions: parts.versions(), answers: [] })
-          return store.read(fn)
+    between(life) {
+      const { engine, store } = life
+      const isAlive = (): boolean => life.alive()
+      return {
+        store: {
+          ...store,
+          read(fn) {
+            // Each pass begins with a look at the rows; what it asks for after that goes by them.
+            threads.enterWith({ rows: parts.rows(), versions: parts.versions(), answers: [] })
+            return store.read(fn)
+          },
         },
-      },
-      engine: {
-        ...engine,
-        inspectInstance: (id, call) =>
-          ask('inspectInstance', id, call, alive, (c) => hand.inspectInstance(id, c)),
-        inspectVolume: (name, call) =>
-          ask('inspectVolume', name, call, alive, (c) => hand.inspectVolume(name, c)),
-        volumeIsEmpty: (name, call) =>
-          ask('volumeIsEmpty', name, call, alive, (c) => hand.volumeIsEmpty(name, c)),
-        exitCause: (facts, call) => ask('exitCause', facts.id, call, alive, (c) => hand.exitCause(facts, c)),
-        listInstances: (call) => ask('listInstances', '', call, alive, (c) => hand.listInstances(c)),
-        listVolumes: (call) => ask('listVolumes', '', call, alive, (c) => hand.listVolumes(c)),
-        createInstance: (request, call) =>
-          ask('createInstance', request, call, alive, (c) => hand.createInstance(request, c)),
-        createVolume: (request, call) =>
-          ask('createVolume', request, call, alive, (c) => hand.createVolume(request, c)),
-        startInstance: (id, call) => ask('startInstance', id, call, alive, (c) => hand.startInstance(id, c)),
-        stopInstance: (id, grace, call) =>
-          ask('stopInstance', id, call, alive, (c) => hand.stopInstance(id, grace, c)),
-        removeInstance: (id, call) =>
-          ask('removeInstance', id, call, alive, (c) => hand.removeInstance(id, c)),
-        removeVolume: (name, call) =>
-          ask('removeVolume', name, call, alive, (c) => hand.removeVolume(name, c)),
-      },
-    }),
+        engine: {
+          ...engine,
+          inspectInstance: (id, call) =>
+            ask('inspectInstance', id, call, isAlive, (c) => hand.inspectInstance(id, c)),
+          inspectVolume: (name, call) =>
+            ask('inspectVolume', name, call, isAlive, (c) => hand.inspectVolume(name, c)),
+          volumeIsEmpty: (name, call) =>
+            ask('volumeIsEmpty', name, call, isAlive, (c) => hand.volumeIsEmpty(name, c)),
+          exitCause: (facts, call) =>
+            ask('exitCause', facts.id, call, isAlive, (c) => hand.exitCause(facts, c)),
+          listInstances: (call) => ask('listInstances', '', call, isAlive, (c) => hand.listInstances(c)),
+          listVolumes: (call) => ask('listVolumes', '', call, isAlive, (c) => hand.listVolumes(c)),
+          createInstance: (request, call) =>
+            ask('createInstance', request, call, isAlive, (c) => hand.createInstance(request, c)),
+          createVolume: (request, call) =>
+            ask('createVolume', request, call, isAlive, (c) => hand.createVolume(request, c)),
+          startInstance: (id, call) =>
+            ask('startInstance', id, call, isAlive, (c) => hand.startInstance(id, c)),
+          stopInstance: (id, grace, call) =>
+            ask('stopInstance', id, call, isAlive, (c) => hand.stopInstance(id, grace, c)),
+          removeInstance: (id, call) =>
+            ask('removeInstance', id, call, isAlive, (c) => hand.removeInstance(id, c)),
+          removeVolume: (name, call) =>
+            ask('removeVolume', name, call, isAlive, (c) => hand.removeVolume(name, c)),
+        },
+      }
+    },
   }
   return steering
 }
