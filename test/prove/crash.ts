@@ -4,6 +4,7 @@ import { exploreAll, tellFailure } from './explore-runs.ts'
 import { type ModelRuns, runModel } from './model.ts'
 import { PORTION, runModels, tell } from './model-runs.ts'
 import { onAllCores } from './pool.ts'
+import { poisoned } from './poison.ts'
 import { type Placement, type Result, take } from './placement.ts'
 import { SCENARIOS, scenarioOf } from './scenarios.ts'
 
@@ -144,13 +145,18 @@ async function placementsCommand(quick: boolean, only: string | null, say: Say):
   }
 }
 
+/** One play beside a poisoned sandbox for so many model runs: it is played twice. */
+const POISON_SHARE = 10
+
 async function modelCommand(seed: number, runs: number, say: Say): Promise<Found> {
   const figures = await runModels(seed, runs, say)
   for (const failure of figures.failed) say(failure)
+  const poison = await poisoned({ seed, runs: Math.ceil(runs / POISON_SHARE) })
+  if (poison !== '') say(poison)
   const { runs: done, commands, crashes, faults } = figures
   return {
     figures: `${done} model runs of ${commands} commands with ${crashes} crashes and ${faults} faults`,
-    failed: figures.failed.length,
+    failed: figures.failed.length + (poison === '' ? 0 : 1),
   }
 }
 

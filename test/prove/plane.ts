@@ -33,6 +33,8 @@ export interface PlaneOptions {
   readonly registry?: Readonly<Record<string, ImageDraft>>
   /** Virtual time that a call takes before it reaches the engine, ms. */
   readonly latencyMs?: number
+  /** What the spread of waits is; random when absent. */
+  readonly spread?: number
   /** Puts something between a life and its engine and store. */
   readonly between?: (life: { readonly engine: Engine; readonly store: Store; alive(): boolean }) => {
     readonly engine: Engine
@@ -96,7 +98,9 @@ const IMAGE: ImageDraft = { files: { '/sandbox/seed.txt': 'seeded' } }
 
 export function createPlane(options: PlaneOptions): Plane {
   const clock = createVirtualClock()
-  const ids = createSeededIds(options.seed)
+  const seeded = createSeededIds(options.seed)
+  const { spread } = options
+  const ids: Ids = spread === undefined ? seeded : { ...seeded, random: () => spread }
   const world = createWorld({ clock, seed: options.seed, images: options.images ?? { img: IMAGE } })
   for (const [name, draft] of Object.entries(options.registry ?? {})) world.addImage(name, draft, 'registry')
   const crashes = options.crashes ?? NO_CRASHES

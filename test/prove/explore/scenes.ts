@@ -34,7 +34,7 @@ async function running(user: User, change: Partial<CreateRequest> = bare): Promi
 export const SCENES: readonly Scene[] = [
   {
     name: 'create/delete',
-    times: 1,
+    times: 0,
     before: async () => ({}),
     a: [{ kind: 'create', as: 'one', change: {} }],
     b: [ask('one', 'deleted', life.remove)],
@@ -44,11 +44,18 @@ export const SCENES: readonly Scene[] = [
     times: 1,
     before: async (user) => ({ one: await running(user) }),
     a: [ask('one', 'stopped', life.stop)],
+    b: [ask('one', 'up', life.start)],
+  },
+  {
+    name: 'stop/start, stop',
+    times: 0,
+    before: async (user) => ({ one: await running(user) }),
+    a: [ask('one', 'stopped', life.stop)],
     b: [ask('one', 'up', life.start), ask('one', 'stopped', life.stop)],
   },
   {
     name: 'delete/recover',
-    times: 1,
+    times: 0,
     async before(user) {
       const one = await running(user)
       await user.behind((behind, name) => behind.remove(name), one)

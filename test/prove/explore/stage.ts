@@ -50,6 +50,8 @@ const NEXT_MS = 120_000
 export async function openStage(scene: Scene): Promise<Stage> {
   const plane = createPlane({
     seed: scene.name,
+    // Else the way to a state would show in how long it waits.
+    spread: 0.5,
     between: (life) => steering.between(life),
   })
   const { clock, ledger, world, monitor } = plane

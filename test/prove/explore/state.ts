@@ -61,21 +61,24 @@ export function stateOf(parts: {
     p.thread.versions === versions,
     p.thread.answers,
   ]
-  const text = JSON.stringify([
-    parts.now,
-    rowsOf(ledger),
-    worldOf(world),
-    [...steering.pending.values()].map(sent),
-    [...steering.astray.values()].map((p) => [p.name, p.about]),
-    life.reconciler.describe(),
-    [life.reconciler.health('sim').ok, life.reconciler.recovered],
-    parts.rest,
-  ])
   const names = new Map<string, string>()
-  const plain = text.replaceAll(/[0-9a-f]{40,64}|(?<![a-z0-9])[a-z0-9]{16}(?![a-z0-9])/g, (id) => {
-    const name = names.get(id) ?? `#${names.size}`
-    names.set(id, name)
-    return name
-  })
-  return createHash('sha1').update(plain).digest('base64')
+  const plain = (what: unknown): string =>
+    JSON.stringify(what).replaceAll(/[0-9a-f]{40,64}|(?<![a-z0-9])[a-z0-9]{16}(?![a-z0-9])/g, (id) => {
+      const name = names.get(id) ?? `#${names.size}`
+      names.set(id, name)
+      return name
+    })
+  const { fresh, background, running, again, delayed } = life.reconciler.describe()
+  const health = life.reconciler.health('sim').ok
+  // Rows and objects come first, in the order of their making: they give the names by which the rest can be sorted.
+  const text = [
+    plain([parts.now, rowsOf(ledger), worldOf(world), health, life.reconciler.recovered, parts.rest]),
+    ...[...steering.pending.values()].map((p) => plain(sent(p))).toSorted(),
+    ...[...steering.astray.values()].map((p) => plain([p.name, p.about])).toSorted(),
+    plain([fresh, background]),
+    ...running.map((key) => plain(['runs', key])).toSorted(),
+    ...again.map((key) => plain(['runs again', key])).toSorted(),
+    ...delayed.map(plain).toSorted(),
+  ]
+  return createHash('sha1').update(text.join('\n')).digest('base64')
 }
