@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createSimulatedEngine } from '../../src/engines/simulated/engine.ts'
 import { HOLD_LIFTED, HOLD_META } from '../../src/model/hold.ts'
@@ -10,6 +11,7 @@ import { rebuild, type RebuildOptions, type RebuildResult } from '../../src/reco
 import { restoreBackup } from '../../src/recovery/restore.ts'
 import { writeBackup } from '../../src/recovery/backup.ts'
 import { openSqliteStore } from '../../src/store/sqlite/index.ts'
+import { MIGRATIONS } from '../../src/store/sqlite/migrations.ts'
 import { createControlPlane, type ControlPlane } from '../support/control-plane.ts'
 import { createSeededIds } from '../support/ids.ts'
 import { load } from '../support/put-back.ts'
@@ -234,6 +236,27 @@ describe('a rebuild', () => {
     expect(readdirSync(state()).filter((n) => n.startsWith('restoring-'))).toEqual([])
     await expect(run({ force: true })).rejects.toMatchObject({ code: 'STATE_LOCKED' })
     await store.close()
+  })
+
+  it('takes a store of a newer version for no damage: it is replaced with force only', async () => {
+    const id = await cp.add()
+    await cp.reaches(id, 'Running')
+    await (await openSqliteStore({ dir: state(), clock: cp.clock, ids })).close()
+    const newer = new DatabaseSync(join(state(), 'holdfast.db'))
+    newer.exec(`PRAGMA user_version = ${MIGRATIONS.length + 1}`)
+    newer.close()
+    for (const dryRun of [true, false])
+      await expect(run({ dryRun })).rejects.toMatchObject({ code: 'STORE_TOO_NEW' })
+    expect(readdirSync(state()).filter((n) => n.startsWith('replaced-'))).toEqual([])
+    expect((await run({ force: true })).kept).not.toBeNull()
+  })
+
+  it('takes a file that may not be read for no damage', async () => {
+    const id = await cp.add()
+    await cp.reaches(id, 'Running')
+    mkdirSync(join(state(), 'holdfast.db'), { recursive: true })
+    await expect(run()).rejects.toMatchObject({ code: 'STORE_FAILED' })
+    expect(readdirSync(state()).filter((n) => n.startsWith('replaced-'))).toEqual([])
   })
 
   it('adds to a restored store what it does not know, and keeps what only it knows', async () => {
