@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import type { Engine } from '../../src/engines/engine.ts'
 import { createSimulatedEngine } from '../../src/engines/simulated/engine.ts'
 import { HOLD_LIFTED, HOLD_META } from '../../src/model/hold.ts'
 import { sweepKey } from '../../src/model/keys.ts'
@@ -235,6 +236,28 @@ describe('a rebuild', () => {
     expect((await store.read((tx) => tx.sandboxes({}))).total).toBe(1)
     expect(readdirSync(state()).filter((n) => n.startsWith('restoring-'))).toEqual([])
     await expect(run({ force: true })).rejects.toMatchObject({ code: 'STATE_LOCKED' })
+    await store.close()
+  })
+
+  it('adds nothing to a store whose hold a person ended while the engine was looked at', async () => {
+    const id = await cp.add()
+    await cp.reaches(id, 'Running')
+    await run()
+    const fresh = await cp.add()
+    await cp.reaches(fresh, 'Running')
+    const inner = createSimulatedEngine(cp.world, { id: 'sim' })
+    const engine: Engine = {
+      ...inner,
+      listVolumes: async (call) => {
+        const store = await openSqliteStore({ dir: state(), clock: cp.clock, ids })
+        await store.write(true, (tx) => tx.setMeta(HOLD_META, HOLD_LIFTED))
+        await store.close()
+        return inner.listVolumes(call)
+      },
+    }
+    await expect(run({ engine })).rejects.toMatchObject({ code: 'STATE_NOT_EMPTY' })
+    const store = await openSqliteStore({ dir: state(), clock: cp.clock, ids })
+    expect((await store.read((tx) => tx.sandboxes({}))).items.map((r) => r.id)).toEqual([id])
     await store.close()
   })
 
