@@ -163,6 +163,37 @@ describe('a rebuilt store', () => {
     expect(volumeNames()).toEqual(before)
   })
 
+  it('keeps the claim of a volume of others, also beside one of ours that would be called the same', async () => {
+    const gone = await cp.add()
+    await cp.reaches(gone, 'Running')
+    cp.behind.remove(`hf-${gone}-1`)
+    cp.behind.createVolume('workspace', { who: 'me' }, { '/f': 'theirs' })
+    const engineCreatedAt = cp.world.volumes.get('workspace')?.createdAt ?? 0
+    const id = await cp.add(
+      {},
+      {
+        claim: 'workspace',
+        physicalName: 'workspace',
+        kind: 'claim',
+        managed: false,
+        owner: null,
+        retention: 'retain',
+        seed: 'none',
+        state: 'ready',
+        engineCreatedAt,
+      },
+    )
+    await cp.reaches(id, 'Running')
+    const ours = volumeNames().find((name) => name !== 'workspace') ?? ''
+    await lose()
+    const claims = (await cp.volumes()).map((v) => [v.managed, v.claim, v.physicalName])
+    expect(claims.toSorted()).toEqual([
+      [false, 'workspace', 'workspace'],
+      [true, ours, ours],
+    ])
+    expect((await cp.get(id)).status.phase).toBe('Running')
+  })
+
   it('removes nothing and stops nothing until it is confirmed', async () => {
     const id = await cp.add()
     await cp.reaches(id, 'Running')
