@@ -49,7 +49,7 @@ export function isInstanceOf(name: string, sandbox: SandboxId): boolean {
 }
 
 /**
- * The engine's name for a volume. It contains the uid, and `make` grows when a half-seeded one is made anew,
+ * The engine's name for a volume. It contains the uid, and `make` grows when one is made anew, also past what a restored store knows,
  * so no physical name is ever used twice (DESIGN §4.6).
  */
 export function physicalVolumeName(claim: string, uid: VolumeUid, make: number): string {

@@ -109,7 +109,7 @@ function ensureVolumes(view: SandboxView, draft: Draft): SandboxDecision | null 
       })
     }
     if (row.seed === 'seeding' && view.observed.known && view.observed.value.instance === null) {
-      return remakeHalfSeeded(draft, row, inFlight)
+      return remakeHalfSeeded(view, draft, row, inFlight)
     }
   }
   return null
@@ -132,8 +132,13 @@ export function lostVolume(draft: Draft, row: VolumeRecord): SandboxDecision {
 }
 
 /** A create that was to seed this volume did not finish: nothing ever ran on it, so it is made anew, never repaired. */
-function remakeHalfSeeded(draft: Draft, row: VolumeRecord, inFlight: number | null): SandboxDecision {
-  draft.changedVolumes.set(row.uid, remade(row))
+function remakeHalfSeeded(
+  view: SandboxView,
+  draft: Draft,
+  row: VolumeRecord,
+  inFlight: number | null,
+): SandboxDecision {
+  draft.changedVolumes.set(row.uid, remade(row, view.now))
   draft.kicks.add(volumeKey(row.uid))
   tell(
     draft,
@@ -148,9 +153,13 @@ function remakeHalfSeeded(draft: Draft, row: VolumeRecord, inFlight: number | nu
   )
 }
 
-/** The row with the next physical name; the former one is left to be removed. */
-export function remade(row: VolumeRecord): VolumeRecord {
-  const make = row.make + 1
+/**
+ * The row with the next physical name; the former one is left to be removed. The name is counted by seconds since 1970:
+ * a row that was restored from a backup does not know which numbers were used since, and what stands under one of them
+ * may hold data.
+ */
+export function remade(row: VolumeRecord, now: number): VolumeRecord {
+  const make = Math.max(row.make + 1, Math.floor(now / 1000))
   return {
     ...row,
     make,

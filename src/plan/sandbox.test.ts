@@ -61,8 +61,9 @@ describe('create', () => {
     expect(d.step).toBeNull()
     expect(d.changedVolumes).toMatchObject([
       {
-        physicalName: 'workspace-volume0000000000-2',
-        make: 2,
+        // A number that no other copy of this store can have given out.
+        physicalName: `workspace-volume0000000000-${NOW / 1000}`,
+        make: NOW / 1000,
         seed: 'pending',
         state: 'planned',
         discarded: ['workspace-volume0000000000'],

@@ -244,7 +244,7 @@ function replaceLostVolumes(view: SandboxView, draft: Draft): boolean {
     if (facts !== null && isExpectedVolume(row, facts, view.installation)) continue
     // The former name is not marked for removal: should it come back, its data is somebody's to look at.
     const seed = row.kind === 'claim' ? 'none' : 'pending'
-    draft.changedVolumes.set(row.uid, { ...remade(row), discarded: row.discarded, seed })
+    draft.changedVolumes.set(row.uid, { ...remade(row, view.now), discarded: row.discarded, seed })
     draft.kicks.add(volumeKey(row.uid))
     replaced = true
     tell(

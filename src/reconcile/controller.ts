@@ -6,6 +6,8 @@ export interface Controller {
   settled(key: string, limitMs: number): Promise<void>
   /** True after the first pass over everything that was found at start-up. */
   readonly recovered: boolean
+  /** True once a list of each engine succeeded since the start, and what the first one showed to differ was looked at. */
+  readonly surveyed: boolean
   /** Figures for /metrics. */
   stats(): ControllerStats
 }

@@ -65,6 +65,9 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   const startupKeys = new Set<string>()
   /** Engines that were not listed since the start: one list tells which of their sandboxes need a closer look (DESIGN §4.10). */
   const firstSweeps = new Set(engines.keys())
+  /** Engines of which no list succeeded since the start. */
+  const unlisted = new Set(engines.keys())
+  const surveyKeys = new Set<string>()
 
   const queue = createQueue({ clock, limit: KEYS_AT_ONCE, process, failed })
   const ctx: Context = {
@@ -83,6 +86,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     enqueue(key, how) {
       // What the first list shows to differ is part of the recovery.
       if (firstSweeps.size > 0 && how?.delayMs === undefined) startupKeys.add(key)
+      if (unlisted.size > 0 && how?.delayMs === undefined) surveyKeys.add(key)
       queue.add(key, how)
     },
     suspect: (engine) => monitors.get(engine)?.suspect(),
@@ -100,7 +104,12 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     if (kind === 'sandbox') await reconcileSandbox(ctx, id, slot, interrupts)
     else if (kind === 'volume') await reconcileVolume(ctx, id)
     else await sweep(id)
+    passed(key)
+  }
+
+  function passed(key: string): void {
     startupKeys.delete(key)
+    surveyKeys.delete(key)
   }
 
   async function sweep(id: string): Promise<void> {
@@ -108,7 +117,10 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     if (engine === undefined) return
     const all = everything.has(id)
     const seen = await sweepEngine(ctx, engine, all)
-    if (seen) everything.delete(id)
+    if (seen) {
+      everything.delete(id)
+      unlisted.delete(id)
+    }
     // An engine that cannot be listed can still be asked about each sandbox, or each says Unknown.
     if (!seen && firstSweeps.has(id)) await enqueueAllRows()
     if (firstSweeps.delete(id) && firstSweeps.size === 0) ctx.hooks.looked?.()
@@ -119,7 +131,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       options.fatal(error)
       return
     }
-    startupKeys.delete(key)
+    passed(key)
     log.error(
       { key, error: error instanceof Error ? (error.stack ?? error.message) : String(error) },
       'pass failed',
@@ -297,6 +309,9 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     settled: (key, limitMs) => queue.settled(key, limitMs),
     get recovered() {
       return firstSweeps.size === 0 && startupKeys.size === 0
+    },
+    get surveyed() {
+      return unlisted.size === 0 && surveyKeys.size === 0
     },
     get idle() {
       return queue.idle

@@ -1,4 +1,5 @@
 import type { Clock } from '../model/clock.ts'
+import { fail } from '../model/errors.ts'
 import type { Ids } from '../model/ids.ts'
 import type { SandboxRecord, VolumeRecord } from '../model/records.ts'
 import { openSqliteStore } from '../store/sqlite/index.ts'
@@ -26,6 +27,8 @@ export async function mergeRows(
   const store = await openSqliteStore({ dir: stateDir, clock: o.clock, ids: o.ids })
   try {
     return await store.write(true, async (tx) => {
+      // The engine was looked at without the lock: a server may have run, and a person confirmed, since then.
+      if ((await tx.hold()) === null) throw fail('STATE_NOT_EMPTY', { dir: stateDir })
       const now = o.clock.now()
       const volumes: string[] = []
       const added: string[] = []

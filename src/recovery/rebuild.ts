@@ -2,9 +2,10 @@ import { copyFileSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { basename, join, resolve } from 'node:path'
 import type { Engine } from '../engines/engine.ts'
 import type { Clock } from '../model/clock.ts'
-import { fail } from '../model/errors.ts'
+import { fail, HoldfastError } from '../model/errors.ts'
 import { epochAfter, holdCause, type Hold } from '../model/hold.ts'
 import type { Ids } from '../model/ids.ts'
+import { isSqliteError } from '../store/sqlite/connection.ts'
 import { markHeld, readHold, summarise } from '../store/sqlite/copy.ts'
 import { stateFiles, type StateFiles } from '../store/sqlite/files.ts'
 import { openSqliteStore } from '../store/sqlite/index.ts'
@@ -45,13 +46,25 @@ type Present =
   | { readonly kind: 'none' | 'unreadable' | 'whole' }
   | { readonly kind: 'held'; readonly installation: string }
 
-function presentStore(files: StateFiles): Present {
+/** SQLite's words for what no later look can read either: no such table, a malformed file, not a database. */
+const DAMAGE_CODES: readonly number[] = [1, 11, 26]
+const PRIMARY_CODE = 0xff
+
+/** A store that is of a newer version, busy, or that may not be read just now is not damaged: it is no leave to replace it. */
+function isDamage(error: unknown): boolean {
+  if (error instanceof HoldfastError) return error.code === 'STORE_FAILED'
+  if (isSqliteError(error)) return DAMAGE_CODES.includes(error.errcode & PRIMARY_CODE)
+  return (error as NodeJS.ErrnoException).syscall === undefined
+}
+
+function presentStore(files: StateFiles, force: boolean): Present {
   if (!holdsStore(files)) return { kind: 'none' }
   try {
     const { installation } = summarise(files.database)
     return readHold(files.database) === null ? { kind: 'whole' } : { kind: 'held', installation }
-  } catch {
-    // Damaged, or of a newer version: a new one is made beside it, and it is kept.
+  } catch (error) {
+    if (!force && !isDamage(error)) throw error
+    // A new one is made beside it, and it is kept.
     return { kind: 'unreadable' }
   }
 }
@@ -101,16 +114,17 @@ export async function rebuild(o: RebuildOptions): Promise<RebuildResult> {
     }
   }
   const files = stateFiles(resolve(o.stateDir))
-  if (o.dryRun) return { ...(await look(presentStore(files))), how: 'dry-run', kept: null, merged: null }
+  if (o.dryRun)
+    return { ...(await look(presentStore(files, o.force))), how: 'dry-run', kept: null, merged: null }
   const made = await whileLocked(files.dir, o.clock, async () => {
-    const present = presentStore(files)
+    const present = presentStore(files, o.force)
     if (present.kind === 'held' && !o.force) return null
     if (present.kind === 'whole' && !o.force) throw fail('STATE_NOT_EMPTY', { dir: files.dir })
     const found = await look(present)
     return { ...found, how: 'new', merged: null, kept: await makeStore(files, o, found) } as const
   })
   if (made !== null) return made
-  const found = await look(presentStore(files))
+  const found = await look(presentStore(files, o.force))
   return { ...found, how: 'merged', kept: null, merged: await mergeRows(files.dir, found, o) }
 }
 

@@ -168,18 +168,21 @@ function settled(
   sandboxes: readonly RebuiltSandbox[],
 ): readonly VolumeRecord[] {
   const claims = new Set<string>()
-  return [...volumes.values()].map((v) => {
-    const holders = sandboxes.filter((s) => mountsOf(s.record).some((m) => m.volume === v.uid))
-    const own = holders.find((s) => s.record.id === v.owner)?.record
-    const isImage = own?.imageMounts.some((m) => m.volume === v.uid) === true
-    const isWorkspace = own?.spec.mounts.some((m) => isWorkspaceMount(m, v)) === true
-    if (isImage) return { ...v, kind: 'image', seed: 'seeded' }
-    if (isWorkspace) return { ...v, kind: 'workspace', seed: 'seeded' }
-    const claim = claims.has(v.claim) ? v.physicalName : v.claim
-    claims.add(claim)
-    const writers = holders.filter((s) => mountsOf(s.record).some((m) => m.volume === v.uid && !m.readOnly))
-    return { ...v, claim, shared: writers.length > 1 }
-  })
+  // Those of others first: their claim is their name, while one of ours has another to fall back on.
+  return [...volumes.values()]
+    .toSorted((a, b) => Number(a.managed) - Number(b.managed))
+    .map((v) => {
+      const holders = sandboxes.filter((s) => mountsOf(s.record).some((m) => m.volume === v.uid))
+      const own = holders.find((s) => s.record.id === v.owner)?.record
+      const isImage = own?.imageMounts.some((m) => m.volume === v.uid) === true
+      const isWorkspace = own?.spec.mounts.some((m) => isWorkspaceMount(m, v)) === true
+      if (isImage) return { ...v, kind: 'image', seed: 'seeded' }
+      if (isWorkspace) return { ...v, kind: 'workspace', seed: 'seeded' }
+      const claim = claims.has(v.claim) ? v.physicalName : v.claim
+      claims.add(claim)
+      const writers = holders.filter((s) => mountsOf(s.record).some((m) => m.volume === v.uid && !m.readOnly))
+      return { ...v, claim, shared: writers.length > 1 }
+    })
 }
 
 const mountsOf = (r: SandboxRecord): readonly VolumeMount[] => [

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { EngineError } from '../../src/model/facts.ts'
 import { decodeHold, encodeHold, HOLD_META } from '../../src/model/hold.ts'
 import { BOX, startServer, type Json, type TestServer } from './api-support/server.ts'
 
@@ -68,6 +69,32 @@ describe('while removals are held', () => {
     await hold()
     expect(await server.call('POST', '/v1/recovery/confirm')).toMatchObject({ status: 503 })
     expect((await get('/info')).hold).not.toBeNull()
+  })
+
+  it('a confirm is refused until a list of the engine succeeded since the start, also when it answers otherwise', async () => {
+    await server.close()
+    let lists = false
+    server = await startServer({
+      reconcile: true,
+      wrap: (engine) => ({
+        ...engine,
+        listInstances: (call) =>
+          lists ? engine.listInstances(call) : Promise.reject(new EngineError('failed', 'none', 'no list')),
+      }),
+    })
+    await hold()
+    await expect
+      .poll(async () => (await server.call('GET', '/ready')).body)
+      .toMatchObject({
+        ready: true,
+        engineOk: true,
+      })
+    expect(await server.call('POST', '/v1/recovery/confirm')).toMatchObject({ status: 503 })
+    expect((await get('/info')).hold).not.toBeNull()
+    lists = true
+    await expect
+      .poll(async () => (await server.call('POST', '/v1/recovery/confirm')).status, { timeout: 20_000 })
+      .toBe(200)
   })
 })
 

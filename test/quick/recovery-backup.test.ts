@@ -186,7 +186,24 @@ describe('a restore', () => {
       backupAt: Date.parse(manifest.createdAt),
     })
     const [event] = await again.read((tx) => tx.events({ limit: 1, reverse: true }))
-    expect(event).toMatchObject({ reason: 'Restored', seq: 3 })
+    expect(event).toMatchObject({ reason: 'Restored' })
+  })
+
+  test('who followed events past the backup goes on with those of the restored store', async () => {
+    const state = made.dir()
+    const store = await open(state)
+    await fill(store, ['a1'])
+    const file = join(dir(), 'b.tar')
+    await backup(state, file)
+    await fill(store, ['a2', 'a3', 'a4'])
+    const last = await store.read((tx) => tx.lastEventSeq())
+    await store.close()
+    await restore(state, file, true)
+    const again = await open(state)
+    await fill(again, ['a5'])
+    const later = await again.read((tx) => tx.events({ afterSeq: last, limit: 10 }))
+    expect(later.map((e) => e.reason)).toEqual(['Restored', 'Made'])
+    expect(later.every((e) => Number.isSafeInteger(e.seq))).toBe(true)
   })
 
   test('is refused while a server has the state directory, and over a store without force', async () => {

@@ -185,6 +185,32 @@ describe('a restored older backup', () => {
     },
   )
 
+  it('a volume that took the place of a lost one since is never seeded over, also once it is confirmed', async () => {
+    cp = createControlPlane()
+    await cp.start()
+    const id = await cp.add()
+    await cp.reaches(id, 'Running')
+    const backup = backups.of(cp)
+    const lose = async (): Promise<void> => {
+      for (const name of names()) cp.behind.remove(name)
+      await cp.converge()
+    }
+    await lose()
+    cp.world.volumes.clear()
+    await cp.reconciler.resync('sim')
+    await wish(id, { mayReplaceVolumes: true })
+    const [newer = ''] = volumeNames()
+    cp.world.writeVolume(newer, '/seed.txt', 'changed')
+
+    await restore(backup)
+    await confirm()
+    await lose()
+    await wish(id, { mayReplaceVolumes: true })
+    expect((await cp.get(id)).status.phase).toBe('Running')
+    expect(cp.world.volumeContent(newer)).toMatchObject({ '/seed.txt': 'changed' })
+    expect(volumeNames()).toHaveLength(2)
+  })
+
   it('nothing expires and no delete that was under way goes on, until it is confirmed', async () => {
     cp = createControlPlane()
     await cp.start()

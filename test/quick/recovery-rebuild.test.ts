@@ -1,7 +1,9 @@
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import type { Engine } from '../../src/engines/engine.ts'
 import { createSimulatedEngine } from '../../src/engines/simulated/engine.ts'
 import { HOLD_LIFTED, HOLD_META } from '../../src/model/hold.ts'
 import { sweepKey } from '../../src/model/keys.ts'
@@ -10,6 +12,7 @@ import { rebuild, type RebuildOptions, type RebuildResult } from '../../src/reco
 import { restoreBackup } from '../../src/recovery/restore.ts'
 import { writeBackup } from '../../src/recovery/backup.ts'
 import { openSqliteStore } from '../../src/store/sqlite/index.ts'
+import { MIGRATIONS } from '../../src/store/sqlite/migrations.ts'
 import { createControlPlane, type ControlPlane } from '../support/control-plane.ts'
 import { createSeededIds } from '../support/ids.ts'
 import { load } from '../support/put-back.ts'
@@ -160,6 +163,37 @@ describe('a rebuilt store', () => {
     expect(volumeNames()).toEqual(before)
   })
 
+  it('keeps the claim of a volume of others, also beside one of ours that would be called the same', async () => {
+    const gone = await cp.add()
+    await cp.reaches(gone, 'Running')
+    cp.behind.remove(`hf-${gone}-1`)
+    cp.behind.createVolume('workspace', { who: 'me' }, { '/f': 'theirs' })
+    const engineCreatedAt = cp.world.volumes.get('workspace')?.createdAt ?? 0
+    const id = await cp.add(
+      {},
+      {
+        claim: 'workspace',
+        physicalName: 'workspace',
+        kind: 'claim',
+        managed: false,
+        owner: null,
+        retention: 'retain',
+        seed: 'none',
+        state: 'ready',
+        engineCreatedAt,
+      },
+    )
+    await cp.reaches(id, 'Running')
+    const ours = volumeNames().find((name) => name !== 'workspace') ?? ''
+    await lose()
+    const claims = (await cp.volumes()).map((v) => [v.managed, v.claim, v.physicalName])
+    expect(claims.toSorted()).toEqual([
+      [false, 'workspace', 'workspace'],
+      [true, ours, ours],
+    ])
+    expect((await cp.get(id)).status.phase).toBe('Running')
+  })
+
   it('removes nothing and stops nothing until it is confirmed', async () => {
     const id = await cp.add()
     await cp.reaches(id, 'Running')
@@ -234,6 +268,49 @@ describe('a rebuild', () => {
     expect(readdirSync(state()).filter((n) => n.startsWith('restoring-'))).toEqual([])
     await expect(run({ force: true })).rejects.toMatchObject({ code: 'STATE_LOCKED' })
     await store.close()
+  })
+
+  it('adds nothing to a store whose hold a person ended while the engine was looked at', async () => {
+    const id = await cp.add()
+    await cp.reaches(id, 'Running')
+    await run()
+    const fresh = await cp.add()
+    await cp.reaches(fresh, 'Running')
+    const inner = createSimulatedEngine(cp.world, { id: 'sim' })
+    const engine: Engine = {
+      ...inner,
+      listVolumes: async (call) => {
+        const store = await openSqliteStore({ dir: state(), clock: cp.clock, ids })
+        await store.write(true, (tx) => tx.setMeta(HOLD_META, HOLD_LIFTED))
+        await store.close()
+        return inner.listVolumes(call)
+      },
+    }
+    await expect(run({ engine })).rejects.toMatchObject({ code: 'STATE_NOT_EMPTY' })
+    const store = await openSqliteStore({ dir: state(), clock: cp.clock, ids })
+    expect((await store.read((tx) => tx.sandboxes({}))).items.map((r) => r.id)).toEqual([id])
+    await store.close()
+  })
+
+  it('takes a store of a newer version for no damage: it is replaced with force only', async () => {
+    const id = await cp.add()
+    await cp.reaches(id, 'Running')
+    await (await openSqliteStore({ dir: state(), clock: cp.clock, ids })).close()
+    const newer = new DatabaseSync(join(state(), 'holdfast.db'))
+    newer.exec(`PRAGMA user_version = ${MIGRATIONS.length + 1}`)
+    newer.close()
+    for (const dryRun of [true, false])
+      await expect(run({ dryRun })).rejects.toMatchObject({ code: 'STORE_TOO_NEW' })
+    expect(readdirSync(state()).filter((n) => n.startsWith('replaced-'))).toEqual([])
+    expect((await run({ force: true })).kept).not.toBeNull()
+  })
+
+  it('takes a file that may not be read for no damage', async () => {
+    const id = await cp.add()
+    await cp.reaches(id, 'Running')
+    mkdirSync(join(state(), 'holdfast.db'), { recursive: true })
+    await expect(run()).rejects.toMatchObject({ code: 'STORE_FAILED' })
+    expect(readdirSync(state()).filter((n) => n.startsWith('replaced-'))).toEqual([])
   })
 
   it('adds to a restored store what it does not know, and keeps what only it knows', async () => {

@@ -27,7 +27,8 @@ type Deps = Pick<ApiDeps, 'store' | 'controller' | 'clock' | 'engines'>
  */
 export async function liftHold(deps: Deps): Promise<Hold | null> {
   const away = deps.engines.all().find((e) => !deps.engines.health(e.id).ok)
-  if (!deps.controller.recovered || away !== undefined) {
+  if (!deps.controller.surveyed || away !== undefined) {
+    for (const engine of deps.engines.all()) deps.controller.kick(sweepKey(engine.id))
     const detail = `the engine ${away?.id ?? deps.engines.defaultId} has not been looked at yet, so nobody knows what the store lacks`
     throw fail('SERVICE_UNAVAILABLE', { detail })
   }

@@ -88,9 +88,15 @@ export function markHeld(path: string, epoch: number, hold: Hold, message: strin
     )
     put.run('epoch', String(epoch))
     put.run(HOLD_META, encodeHold(hold))
+    // Past every number that the former store gave out: whoever follows events from one of those goes on with this one.
+    const known =
+      one<{ seq: number }>(handle, "SELECT seq FROM sqlite_sequence WHERE name = 'events'")?.seq ?? 0
     handle
-      .prepare('INSERT INTO events (subject, id, type, reason, message, at) VALUES (?, ?, ?, ?, ?, ?)')
+      .prepare(
+        'INSERT INTO events (seq, subject, id, type, reason, message, at) VALUES (?, ?, ?, ?, ?, ?, ?)',
+      )
       .run(
+        Math.max(known + 1, Math.floor(hold.since)),
         'server',
         'store',
         'Warning',

@@ -52,6 +52,7 @@ function recorder(kicks: string[]): Controller {
     kick: (key) => void kicks.push(key),
     settled: () => Promise.resolve(),
     recovered: true,
+    surveyed: true,
     stats: () => ({ queued: 0, running: 0, steps: {}, failures: 0, passes: 0 }),
   }
 }
