@@ -187,7 +187,7 @@ describe('a rebuilt store', () => {
     const ours = volumeNames().find((name) => name !== 'workspace') ?? ''
     await lose()
     const claims = (await cp.volumes()).map((v) => [v.managed, v.claim, v.physicalName])
-    expect(claims.toSorted()).toEqual([
+    expect(claims.toSorted((a, b) => String(a).localeCompare(String(b)))).toEqual([
       [false, 'workspace', 'workspace'],
       [true, ours, ours],
     ])
