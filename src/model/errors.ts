@@ -280,7 +280,7 @@ const TABLE: { readonly [K in ErrorCode]: Entry<ErrorContexts[K]> } = {
     status: 503,
     exit: 4,
     message: (c) =>
-      `The state directory ${c.dir} is a copy: its installation is held by ${c.holder}, which uses another directory. Two control planes would undo each other's work, so nothing was changed.`,
+      `The state directory ${c.dir} is a copy: its installation is held by ${c.holder}, which uses another directory. Two control planes would undo each other's work, so nothing was asked of the engine.`,
     suggestion: () =>
       'Stop that process (kill -9 where it hangs), or set HOLDFAST_STATE_DIR to a new directory.',
   },

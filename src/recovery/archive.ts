@@ -155,6 +155,8 @@ export async function readArchive(path: string, into: string): Promise<Manifest>
       const expected = manifest.files.find((f) => f.name === name)
       if (expected === undefined || seen.has(name)) throw new BadArchive(`it holds an unexpected ${name}`)
       seen.add(name)
+      // Before it is written: what is larger than it says could fill the disk that the state is on.
+      if (entry.header.size !== expected.size) throw new BadArchive(`${name} in it is not what was written`)
       const target = createWriteStream(join(into, expected.name), { flags: 'wx', mode: 0o600 })
       entry.pipe(target)
       await finished(target)

@@ -7,7 +7,7 @@ import { epochAfter, holdCause, type Hold } from '../model/hold.ts'
 import { markHeld, summarise } from '../store/sqlite/copy.ts'
 import { asFileError, ensureDir, exists, stateFiles, type StateFiles } from '../store/sqlite/files.ts'
 import { forgetHolder, recordHolder, takeLock } from '../store/sqlite/lock.ts'
-import { holdsStore, keepAside, putInPlace } from '../store/sqlite/replace.ts'
+import { finishReplacement, holdsStore, keepAside, putInPlace } from '../store/sqlite/replace.ts'
 import { BadArchive, readArchive, type Manifest } from './archive.ts'
 import { stamp } from './backup.ts'
 
@@ -40,6 +40,7 @@ export async function whileLocked<T>(
   ensureDir(files.dir)
   const lock = takeLock(files)
   try {
+    finishReplacement(files)
     recordHolder(files, { pid: process.pid, host: hostname(), since: new Date(clock.now()).toISOString() })
     return await work(files)
   } catch (error) {

@@ -11,7 +11,8 @@ export interface Claim {
  * Holds the installation on this machine for the process's life. The lock of the state directory cannot tell a copy
  * of it: a second control plane on one would act on the same engine objects with the same right as the first. The name
  * is in the kernel's abstract socket space, so it leaves no file behind, it is freed however the process ends, and a
- * process that is only stopped keeps it. Other machines and other network namespaces are not seen.
+ * process that is only stopped keeps it. Any user of the machine can hold a name, and so keep a server from starting; none
+ * can do more with it. Other machines and other network namespaces are not seen.
  *
  * Throws `INSTALLATION_RUNNING`, naming the holder.
  */
@@ -27,6 +28,8 @@ export async function claimInstallation(installation: string, dir: string): Prom
     )
     server.listen({ path: `\0${name}` }, resolve)
   })
+  // Whatever befalls a connection to it: the name is held for as long as the process lives.
+  server.on('error', () => undefined)
   server.unref()
   return { release: () => void server.close() }
 }

@@ -4,6 +4,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
   statSync,
   truncateSync,
   writeFileSync,
@@ -239,6 +240,31 @@ describe('a restore', () => {
       .get() as { n: number; e: string }
     expect(n).toBeGreaterThanOrEqual(10)
     expect(epoch).toBeGreaterThan(Number(e))
+  })
+
+  test.each([
+    ['nothing moved yet', [], false],
+    ['the key moved', ['secret.key'], false],
+    ['all moved', ['secret.key', 'holdfast.db'], true],
+  ] as const)('cut off with %s is finished by whoever opens it next', async (_how, moved, logMayStay) => {
+    const [former, next] = [made.dir(), made.dir()]
+    for (const [state, id] of [
+      [former, 'old'],
+      [next, 'new'],
+    ] as const) {
+      const store = await open(state)
+      await fill(store, [id])
+      await store.close()
+    }
+    const pending = join(former, 'replacement')
+    mkdirSync(pending)
+    for (const name of ['secret.key', 'holdfast.db'])
+      renameSync(join(next, name), join(moved.some((m) => m === name) ? former : pending, name))
+    // The former one's log: played into the new database it would damage it.
+    if (!logMayStay) writeFileSync(join(former, 'holdfast.db-wal'), 'of the former one')
+    const store = await open(former)
+    expect((await store.read((tx) => tx.sandboxes({}))).items.map((r) => r.id)).toEqual(['new'])
+    expect(existsSync(pending)).toBe(false)
   })
 
   test('a store damaged beyond reading is replaced with force, and kept as it was', async () => {

@@ -27,6 +27,7 @@ import { forgetHolder, recordHolder, takeLock } from './lock.ts'
 import type { Lock } from './lock.ts'
 import { memoryStore } from './memory.ts'
 import { MIGRATIONS } from './migrations.ts'
+import { finishReplacement } from './replace.ts'
 
 export interface SqliteStoreOptions {
   /** The state directory, made when it does not exist; `:memory:` for a store that ends with the process. */
@@ -62,6 +63,7 @@ export async function openSqliteStore(o: SqliteStoreOptions): Promise<Store> {
     // Before the lock where taking it would make a file, and after it where an older holder may just have migrated.
     if (!exists(files.lock)) refuseNewer(files, migrations)
     lock = takeLock(files)
+    finishReplacement(files)
     refuseNewer(files, migrations)
     tightenDir(files)
     ensurePrivateFile(files.database)

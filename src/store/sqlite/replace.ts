@@ -1,4 +1,15 @@
-import { copyFileSync, existsSync, linkSync, mkdirSync, renameSync, rmSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  copyFileSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { basename, join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { exists, syncDir, type StateFiles } from './files.ts'
@@ -6,9 +17,23 @@ import { exists, syncDir, type StateFiles } from './files.ts'
 /** Beside the database while a process has it open, or after one was killed. */
 const LOGS = ['-wal', '-shm'] as const
 
+const CLI_KEY = 'cli.key'
+/** A store that is to take the place of the present one, decided for good. */
+const PENDING = 'replacement'
+const WITHOUT_CLI_KEY = 'without-cli-key'
+
 /** What a store consists of, on disk. `lock.db` is not part of it: whoever replaces a store holds it. */
 export function storeParts(files: StateFiles): readonly string[] {
-  return [files.database, ...LOGS.map((end) => files.database + end), files.key, join(files.dir, 'cli.key')]
+  return [files.database, ...LOGS.map((end) => files.database + end), files.key, join(files.dir, CLI_KEY)]
+}
+
+function syncFile(path: string): void {
+  const fd = openSync(path, 'r')
+  try {
+    fsyncSync(fd)
+  } finally {
+    closeSync(fd)
+  }
 }
 
 /** True when the directory holds a store, or part of one that somebody may want back. */
@@ -17,24 +42,21 @@ export function holdsStore(files: StateFiles): boolean {
 }
 
 /**
- * Keeps the present store under a second name in `aside`, which must not exist. Nothing is missing at its own place
- * meanwhile, so that a crash leaves one whole store. By the holder of the lock, with no connection open.
+ * Keeps a copy of the present store in `aside`, which must not exist. A copy and not a second name: until the new store
+ * is in place this one may be used again. By the holder of the lock, with no connection open.
  */
 export function keepAside(files: StateFiles, aside: string): void {
   settleLog(files)
   mkdirSync(aside, { mode: 0o700 })
-  for (const path of storeParts(files)) if (exists(path)) keep(path, join(aside, basename(path)))
+  for (const path of storeParts(files)) {
+    if (!exists(path)) continue
+    const copy = join(aside, basename(path))
+    // Where the file system can share the blocks, it does.
+    copyFileSync(path, copy, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE)
+    syncFile(copy)
+  }
   syncDir(aside)
   syncDir(files.dir)
-}
-
-/** A second name costs nothing and cannot be half done; where the file system has none, a copy does. */
-function keep(from: string, to: string): void {
-  try {
-    linkSync(from, to)
-  } catch {
-    copyFileSync(from, to)
-  }
 }
 
 /** Brings what is only in the log into the database. One that cannot be opened is kept with its log, as it is. */
@@ -52,14 +74,35 @@ function settleLog(files: StateFiles): void {
   }
 }
 
-/** Puts the files of `staged` in place, the database last: it is what makes the others count. */
+/**
+ * Makes the store in `staged` the one of this directory. It counts from one rename on: a crash before it leaves the
+ * former store, and after it the next holder of the lock finishes what is left to do (`finishReplacement`).
+ */
 export function putInPlace(files: StateFiles, staged: string): void {
-  // A log of the former database would be played into the new one.
-  for (const end of LOGS) rmSync(files.database + end, { force: true })
-  for (const path of [files.key, join(files.dir, 'cli.key'), files.database]) {
-    const from = join(staged, basename(path))
-    if (existsSync(from)) renameSync(from, path)
-    else if (path !== files.key) rmSync(path, { force: true })
+  // The former one's copy of a key opens nothing here. Noted, since a file that was moved already is missing, too.
+  if (!exists(join(staged, CLI_KEY))) writeFileSync(join(staged, WITHOUT_CLI_KEY), '', { mode: 0o600 })
+  for (const name of readdirSync(staged)) syncFile(join(staged, name))
+  syncDir(staged)
+  renameSync(staged, join(files.dir, PENDING))
+  syncDir(files.dir)
+  finishReplacement(files)
+}
+
+/** Finishes a replacement that was decided and not carried out to its end. By the holder of the lock, before it opens anything. */
+export function finishReplacement(files: StateFiles): void {
+  const pending = join(files.dir, PENDING)
+  if (!exists(pending)) return
+  // The database moves last: as long as it is here, log and keys beside the other one are the former store's.
+  if (exists(join(pending, basename(files.database)))) {
+    // A log of the former database would be played into the new one.
+    for (const end of LOGS) rmSync(files.database + end, { force: true })
+    if (exists(join(pending, WITHOUT_CLI_KEY))) rmSync(join(files.dir, CLI_KEY), { force: true })
+    for (const path of [files.key, join(files.dir, CLI_KEY), files.database]) {
+      const from = join(pending, basename(path))
+      if (exists(from)) renameSync(from, path)
+    }
+    syncDir(files.dir)
   }
+  rmSync(pending, { recursive: true, force: true })
   syncDir(files.dir)
 }
