@@ -161,7 +161,7 @@ async function modelCommand(seed: number, runs: number, say: Say): Promise<Found
 }
 
 /** In a quick run only the beginning of each scene is explored. */
-const QUICK_STATES = 600
+const QUICK_STATES = 300
 
 async function exploreCommand(quick: boolean, only: string | null, say: Say): Promise<Found> {
   const all = await exploreAll(only, quick ? QUICK_STATES : Number.POSITIVE_INFINITY, say)

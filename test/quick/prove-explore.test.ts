@@ -10,8 +10,8 @@ it.each(SCENES.map((s) => s.name))(
     timeout: 120_000,
   },
   async (name) => {
-    const found = await explore(name, 150)
+    const found = await explore(name, 40)
     expect(found.failures.map(tellFailure).join('\n')).toBe('')
-    expect(found.states).toBe(150)
+    expect(found.states).toBe(40)
   },
 )

@@ -36,6 +36,13 @@ export const SCENES: readonly Scene[] = [
     name: 'create/delete',
     times: 0,
     before: async () => ({}),
+    a: [{ kind: 'create', as: 'one', change: bare }],
+    b: [ask('one', 'deleted', life.remove)],
+  },
+  {
+    name: 'create with a workspace/delete',
+    times: 0,
+    before: async () => ({}),
     a: [{ kind: 'create', as: 'one', change: {} }],
     b: [ask('one', 'deleted', life.remove)],
   },
