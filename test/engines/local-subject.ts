@@ -17,6 +17,7 @@ import {
 } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Engine } from '../../src/engines/engine.ts'
 import { createLocalEngine } from '../../src/engines/local/index.ts'
 import { systemClock, systemIds } from '../../src/server/system.ts'
@@ -69,10 +70,23 @@ export async function localRig(isolation: 'namespaces' | 'none'): Promise<LocalR
     async cleanup() {
       clearInterval(alive)
       await engine.close()
-      const left = await leftovers(base)
+      const left = await stillThere(base)
       await rm(base, { recursive: true, force: true })
       if (left.length > 0) throw new Error(`left behind by the engine: ${left.join('; ')}`)
     },
+  }
+}
+
+/** How long processes that are on their way out may take on a busy machine, ms. */
+const LEAVING_LIMIT_MS = 10_000
+
+/** What does not leave by itself: a start that was refused ends its own processes, and answers before they are gone. */
+async function stillThere(base: string): Promise<string[]> {
+  const end = performance.now() + LEAVING_LIMIT_MS
+  for (;;) {
+    const left = await leftovers(base)
+    if (left.length === 0 || performance.now() > end) return left
+    await delay(50)
   }
 }
 

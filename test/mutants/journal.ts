@@ -27,7 +27,7 @@ export const journalMutants: readonly Mutant[] = [
     breaks:
       'A journal row is closed as failed although its effect is unknown, so a call that lands later is nobody’s.',
     file: 'src/reconcile/journal.ts',
-    find: `const refused = !result.ok && result.failure.effect === 'none' && row.attempts === 1`,
+    find: `const refused = !result.ok && result.failure.effect === 'none' && !inDoubt`,
     replace: `const refused = !result.ok`,
     caughtBy: quick('test/quick/trouble-late.test.ts', 'a stop that lands after its limit does not undo'),
   },
@@ -111,9 +111,8 @@ export const journalMutants: readonly Mutant[] = [
     breaks:
       'Only what expires while this process lives is found, so what was due while it was down lives on.',
     file: 'src/reconcile/expiry.ts',
-    find: `    const due = await ctx.store.read((tx) => tx.sandboxesExpiredAt(ctx.clock.now()))`,
-    replace: `    const begun = ctx.clock.now() - 1_500
-    const due = (await ctx.store.read((tx) => tx.sandboxesExpiredAt(ctx.clock.now()))).filter((r) => (r.expiresAt ?? 0) > begun)`,
+    find: `      mayExpire(reading.mayExpire, await tx.hold()) ? tx.sandboxesExpiredAt(ctx.clock.now()) : [],`,
+    replace: `      (await tx.sandboxesExpiredAt(ctx.clock.now())).filter((r) => (r.expiresAt ?? 0) > ctx.clock.now() - 1_500),`,
     caughtBy: quick(
       'test/quick/reconcile.test.ts',
       'expires from the store, also when the time came while the server was down',

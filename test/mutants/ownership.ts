@@ -51,7 +51,7 @@ export const ownershipMutants: readonly Mutant[] = [
     name: 'quarantined-removed',
     breaks: 'What carries our installation and no row knows is removed without a person.',
     file: 'src/plan/sweep.ts',
-    find: `return k.tombstone ? { kind: 'remnant' } : { kind: 'quarantine' }`,
+    find: `return k.tombstone && mayRemove(hold) ? { kind: 'remnant' } : { kind: 'quarantine' }`,
     replace: `return { kind: 'remnant' }`,
     caughtBy: quick(
       'test/quick/reconcile.test.ts',
