@@ -74,7 +74,7 @@ export const SCENES: readonly Scene[] = [
   },
   {
     name: 'expiry/renew',
-    times: 3,
+    times: 2,
     async before(user) {
       const one = await running(user, { ...bare, timeoutMs: 60_000 })
       // One and a half ticks are left of it.
