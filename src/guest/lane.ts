@@ -266,7 +266,9 @@ function greet(
         if (answered) return
         for (const output of heard) output.end()
         const said = (await Promise.all(heard.map((output) => collect(output.stream)))).join('').trim()
-        if (code === 127 || code === 126 || saysNoProgram(said))
+        // An engine says 126 also of an instance that ended meanwhile; its words tell the two apart.
+        const unsaid = said === '' || /permission denied/i.test(said)
+        if (saysNoProgram(said) || (unsaid && (code === 127 || code === 126)))
           give(new NoShell(said || `sh ended with ${code}`))
         else
           give(
@@ -353,8 +355,15 @@ function lostBefore(why: string | null): EngineError {
   )
 }
 
+/**
+ * That there is no `sh`, in an engine's words. A path of the kernel's that is "not there" is an instance that ends
+ * meanwhile: whoever took that for an image without a shell would refuse scripts from then on.
+ */
 function saysNoProgram(text: string): boolean {
-  return /executable file not found|no such file or directory|not found in \$PATH/i.test(text)
+  return (
+    /executable file not found|not found in \$PATH/i.test(text) ||
+    (/no such file or directory/i.test(text) && !/\/proc\/|\/sys\/|\/run\/|cgroup/.test(text))
+  )
 }
 
 export function reason(error: unknown): string {

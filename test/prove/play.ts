@@ -144,7 +144,6 @@ function describe(plane: Plane): string {
       .map((s) => [
         s.status.phase,
         s.desired,
-        s.generation,
         s.specHash,
         s.metadata,
         s.instance !== null,

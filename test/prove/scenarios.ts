@@ -386,6 +386,8 @@ export const SCENARIOS: readonly Scenario[] = [
     ends: ['Running'],
     async play(u) {
       const id = await up(u)
+      // A start that was sent before a crash may land first: one that lands after the kill starts it again.
+      await u.breathe()
       await u.behind((b, name) => b.kill(name), id)
       await stopped(u, id)
       await u.ask(id, life.start)
