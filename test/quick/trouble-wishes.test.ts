@@ -261,7 +261,7 @@ describe('data that is gone', () => {
       if (crashes) await cp.restart()
       await cp.converge()
       const row = await firstVolume(cp)
-      expect(row.make).toBe(2)
+      expect(row.make).toBeGreaterThan(1)
       expect([...cp.world.volumes.keys()].toSorted()).toEqual([lost.volume, row.physicalName].toSorted())
       expect(cp.world.volumeContent(lost.volume)).toEqual({ '/mine': 'data' })
       expect(await phaseOf(lost.id)).toBe('Running')
