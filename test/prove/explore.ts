@@ -13,7 +13,7 @@ import { type Scene, SCENES } from './explore/scenes.ts'
  * that sets something going.
  *
  * What is left out: a look that shows something in between its question and its answer; looks of one pass that are
- * answered in another order than they were asked for; time passing more often than the scene says; a second crash
+ * answered in another order than they were asked for; time passing more often than the scene says, and a crash where it says none; a second crash
  * (`crash.ts` places pairs), a crash between two commits of one request or step (`crash.ts` places one at each); the
  * engine's events come at once; who the engine is and which images it has is answered at once.
  */

@@ -16,6 +16,8 @@ export interface Scene {
   readonly name: string
   /** How often time passes to the next thing that comes by itself. */
   readonly times: number
+  /** Whether the process dies once: it does wherever all states can be visited with that. */
+  readonly crash: boolean
   /** What there is when the clients begin. Gives the sandboxes by name. */
   readonly before: (user: User, plane: Plane) => Promise<Readonly<Record<string, string>>>
   readonly a: readonly Request[]
@@ -31,10 +33,26 @@ async function running(user: User, change: Partial<CreateRequest> = bare): Promi
   return id
 }
 
+const BOTH: Partial<CreateRequest> = { ...bare, mounts: [claim('both', { shared: true })] }
+
+/** A volume of nobody's, which any sandbox may mount. */
+async function sharing(user: User): Promise<Partial<CreateRequest>> {
+  await user.createVolume('both', { shared: true })
+  await user.pass(1_000)
+  return BOTH
+}
+
+/** The one who goes purges what the other one is about to mount. */
+const SHARED: Pick<Scene, 'a' | 'b'> = {
+  a: [ask('one', 'deleted', life.remove), { kind: 'purge', claim: 'both' }],
+  b: [{ kind: 'create', as: 'two', change: BOTH }],
+}
+
 export const SCENES: readonly Scene[] = [
   {
     name: 'create/delete',
     times: 0,
+    crash: true,
     before: async () => ({}),
     a: [{ kind: 'create', as: 'one', change: bare }],
     b: [ask('one', 'deleted', life.remove)],
@@ -42,6 +60,7 @@ export const SCENES: readonly Scene[] = [
   {
     name: 'create with a workspace/delete',
     times: 0,
+    crash: false,
     before: async () => ({}),
     a: [{ kind: 'create', as: 'one', change: {} }],
     b: [ask('one', 'deleted', life.remove)],
@@ -49,6 +68,7 @@ export const SCENES: readonly Scene[] = [
   {
     name: 'stop/start',
     times: 1,
+    crash: true,
     before: async (user) => ({ one: await running(user) }),
     a: [ask('one', 'stopped', life.stop)],
     b: [ask('one', 'up', life.start)],
@@ -56,6 +76,7 @@ export const SCENES: readonly Scene[] = [
   {
     name: 'stop/start, stop',
     times: 0,
+    crash: true,
     before: async (user) => ({ one: await running(user) }),
     a: [ask('one', 'stopped', life.stop)],
     b: [ask('one', 'up', life.start), ask('one', 'stopped', life.stop)],
@@ -63,6 +84,7 @@ export const SCENES: readonly Scene[] = [
   {
     name: 'delete/recover',
     times: 0,
+    crash: true,
     async before(user) {
       const one = await running(user)
       await user.behind((behind, name) => behind.remove(name), one)
@@ -75,6 +97,7 @@ export const SCENES: readonly Scene[] = [
   {
     name: 'expiry/renew',
     times: 2,
+    crash: true,
     async before(user) {
       const one = await running(user, { ...bare, timeoutMs: 60_000 })
       // One and a half ticks are left of it.
@@ -87,13 +110,20 @@ export const SCENES: readonly Scene[] = [
   {
     name: 'shared volume',
     times: 0,
+    crash: false,
+    before: async (user) => ({ one: await running(user, await sharing(user)) }),
+    ...SHARED,
+  },
+  {
+    name: 'shared volume, its first user is stopped',
+    times: 0,
+    crash: true,
     async before(user) {
-      await user.createVolume('both', { shared: true })
-      await user.pass(1_000)
-      const mounts = [claim('both', { shared: true })]
-      return { one: await running(user, { ...bare, mounts }) }
+      const one = await running(user, await sharing(user))
+      await user.ask(one, life.stop)
+      await user.until(one, 'Stopped')
+      return { one }
     },
-    a: [ask('one', 'deleted', life.remove), { kind: 'purge', claim: 'both' }],
-    b: [{ kind: 'create', as: 'two', change: { ...bare, mounts: [claim('both', { shared: true })] } }],
+    ...SHARED,
   },
 ]

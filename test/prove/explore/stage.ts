@@ -70,7 +70,7 @@ export async function openStage(scene: Scene): Promise<Stage> {
   await clock.settle()
   steering.free = false
   let times = scene.times
-  let crashes = 1
+  let crashes = scene.crash ? 1 : 0
   const clients: readonly Client[] = [
     { name: 'A', requests: scene.a, next: 0, asked: null, said: [] },
     { name: 'B', requests: scene.b, next: 0, asked: null, said: [] },
