@@ -127,8 +127,8 @@ function afterExit(view: SandboxView, draft: Draft, ref: InstanceRef, facts: Ins
 /** Started again after an exit of its own: with a growing wait, measured from when the exit was seen. */
 function restart(view: SandboxView, draft: Draft, ref: InstanceRef, facts: InstanceFacts): SandboxDecision {
   const { lastExit, restarts: n, breaker } = draft.record
-  const from = lastExit === null || lastExit.seenAt > view.now ? view.now : lastExit.seenAt
-  const delayed = n === 0 ? view.now : from + restartDelayMs(n)
+  const wait = n === 0 ? 0 : restartDelayMs(n)
+  const delayed = dueAt((lastExit?.seenAt ?? view.now) + wait, wait, view.now)
   const at = Math.max(delayed, breaker === null ? 0 : dueAt(breaker.probeAt, BREAKER_PROBE_MS, view.now))
   if (at > view.now) {
     return rest(

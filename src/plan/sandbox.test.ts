@@ -16,6 +16,7 @@ import {
   volumeFacts,
   withInstance,
 } from '../../test/support/plan.ts'
+import { restartDelayMs } from './backoff.ts'
 import { EXIT_SETTLE_MS } from './exit.ts'
 import { planSandbox } from './sandbox.ts'
 
@@ -251,6 +252,21 @@ describe('exits are classified by circumstance, never by code', () => {
     expect(d.step).toBeNull()
     expect(d.record.status).toMatchObject({ phase: 'Failed', reason: 'CrashLoop' })
     expect(d.wakeAt).toBe(d.record.breaker?.probeAt)
+  })
+
+  it('the wait before a restart does not grow when the clock steps back', () => {
+    const lastExit = {
+      instance: 1,
+      startedAt: NOW - 500,
+      finishedAt: NOW - 10,
+      code: 1,
+      class: 'workload',
+      seenAt: NOW,
+    } as const
+    const record = withInstance({ lastExit, restarts: 3, restartPolicy: { kind: 'always' } })
+    expect(planSandbox(view(record, exited({ exitCode: 1 }))).wakeAt).toBe(NOW + restartDelayMs(3))
+    const back = planSandbox(view(record, exited({ exitCode: 1 }), { now: NOW - 3_600_000 }))
+    expect(back.step?.kind).toBe('start-instance')
   })
 })
 

@@ -14,6 +14,8 @@ export interface Ledger {
   readonly steps: Map<number, JournalRow>
   /** By uid and name: a volume that was made anew left one for each name. */
   readonly tombstones: Map<string, Tombstone>
+  /** `<kind> <name>` of what is listed as quarantined. */
+  readonly quarantine: Set<string>
   /** Transactions that were committed so far. */
   commits: number
   /** At which of them what is wanted of a sandbox last changed, and a step was last meant to be taken. */
@@ -27,6 +29,7 @@ export function createLedger(): Ledger {
     volumes: new Map(),
     steps: new Map(),
     tombstones: new Map(),
+    quarantine: new Set(),
     commits: 0,
     wantedAt: new Map(),
     meantAt: new Map(),
@@ -85,6 +88,14 @@ function noting(tx: WriteTx, entries: Entry[]): WriteTx {
     async putTombstone(tombstone) {
       await tx.putTombstone(tombstone)
       entries.push((l) => l.tombstones.set(`${tombstone.uid} ${tombstone.name}`, tombstone))
+    },
+    async putQuarantine(row) {
+      await tx.putQuarantine(row)
+      entries.push((l) => l.quarantine.add(`${row.kind} ${row.name}`))
+    },
+    async dropQuarantine(engine, kind, name) {
+      await tx.dropQuarantine(engine, kind, name)
+      entries.push((l) => l.quarantine.delete(`${kind} ${name}`))
     },
   }
 }

@@ -129,8 +129,12 @@ export function leftovers(plane: Plane): string[] {
   for (const c of plane.world.containers.values())
     if (!instances.has(c.name) && !plane.monitor.isForeign(`container ${c.name}`))
       problems.push(`leaked instance ${c.name}`)
-  for (const name of plane.world.volumes.keys())
-    if (!names.has(name) && !plane.monitor.isForeign(`volume ${name}`)) problems.push(`leaked volume ${name}`)
+  for (const name of plane.world.volumes.keys()) {
+    // What others removed and is there again is theirs to judge: it has to be told, and stays.
+    const told = plane.monitor.wasTaken(name) && plane.ledger.quarantine.has(`volume ${name}`)
+    if (!told && !names.has(name) && !plane.monitor.isForeign(`volume ${name}`))
+      problems.push(`leaked volume ${name}`)
+  }
   for (const name of names) if (!plane.world.volumes.has(name)) problems.push(`missing volume ${name}`)
   for (const v of volumes) if (v.discarded.length > 0) problems.push(`${v.physicalName} has discarded makes`)
   return problems
