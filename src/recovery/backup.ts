@@ -1,4 +1,4 @@
-import { existsSync, linkSync, mkdirSync, mkdtempSync, renameSync, rmSync, statSync } from 'node:fs'
+import { closeSync, existsSync, linkSync, mkdirSync, openSync, renameSync, rmSync, statSync } from 'node:fs'
 import { copyFile } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import type { Clock } from '../model/clock.ts'
@@ -7,6 +7,7 @@ import { copyDatabase, summarise, type DatabaseSummary } from '../store/sqlite/c
 import { exists, stateFiles, storedVersion, syncDir } from '../store/sqlite/files.ts'
 import { MIGRATIONS } from '../store/sqlite/migrations.ts'
 import { type Archived, readArchive, writeArchive, type Manifest } from './archive.ts'
+import { makeWorkDir, removeLeftWorkDirs } from './workdir.ts'
 
 export interface BackupOptions {
   readonly stateDir: string
@@ -57,7 +58,8 @@ export async function writeBackup(o: BackupOptions): Promise<Backup> {
     : dirname(resolve(o.target))
   let work: string | null = null
   try {
-    work = mkdtempSync(join(parent, '.holdfast-backup-'))
+    removeLeftWorkDirs(parent)
+    work = makeWorkDir(parent)
     const content = join(work, 'content')
     mkdirSync(content, { mode: 0o700 })
     const about = await collect(files.dir, content)
@@ -104,6 +106,9 @@ async function verify(path: string, into: string, expected: DatabaseSummary): Pr
     throw new Error('what was written does not read back as it was')
 }
 
+/** What a file system says that has no hard links. */
+const NO_LINKS: readonly (string | undefined)[] = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK']
+
 /** Under its name in one step. Without `force` a file that appeared meanwhile is not replaced either. */
 function publish(made: string, path: string, force: boolean): void {
   if (force) renameSync(made, path)
@@ -111,9 +116,22 @@ function publish(made: string, path: string, force: boolean): void {
     try {
       linkSync(made, path)
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'EEXIST') throw fail('BACKUP_EXISTS', { path })
-      throw error
+      const { code } = error as NodeJS.ErrnoException
+      if (code === 'EEXIST') throw fail('BACKUP_EXISTS', { path })
+      if (!NO_LINKS.includes(code)) throw error
+      publishWithoutLinks(made, path)
     }
   }
   syncDir(dirname(path))
+}
+
+/** The name is taken first, by an empty file that no restore accepts, and then given its content in one step. */
+export function publishWithoutLinks(made: string, path: string): void {
+  try {
+    closeSync(openSync(path, 'wx', 0o600))
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') throw fail('BACKUP_EXISTS', { path })
+    throw error
+  }
+  renameSync(made, path)
 }
