@@ -39,7 +39,7 @@ export function bringUp(
   }
   const asked =
     view.open.some((r) => r.step.kind === 'stop-instance' && isAbout(r.step, ref)) ||
-    startAskedSince(draft, facts)
+    startAskedSince(draft, facts, view.now)
   const { lastExit, stopDoubtUntil } = draft.record
   const inDoubt = stopDoubtUntil !== null && stopDoubtUntil > view.now
   const verdict = classifyExit(ref, facts, lastExit, asked, view.exitCause, view.now, inDoubt)
@@ -70,9 +70,13 @@ export function bringUp(
   }
 }
 
-/** A `start` that a user asked for after the end is a wish that this end cannot undo. */
-function startAskedSince(draft: Draft, facts: InstanceFacts): boolean {
-  return draft.record.startAsked && facts.finishedAt !== null && draft.record.desiredAt >= facts.finishedAt
+/**
+ * A `start` that a user asked for after the end is a wish that this end cannot undo. An end that lies ahead was told
+ * under another clock, so which came first is not known, and the wish counts.
+ */
+function startAskedSince(draft: Draft, { finishedAt }: InstanceFacts, now: number): boolean {
+  if (!draft.record.startAsked || finishedAt === null) return false
+  return draft.record.desiredAt >= finishedAt || finishedAt > now
 }
 
 /** A new, certain exit: its class and the restart policy decide what follows. */

@@ -231,6 +231,10 @@ describe('exits are classified by circumstance, never by code', () => {
     )
     expect(d.step?.kind).toBe('start-instance')
     expect(d.record.desired).toBe('running')
+    // The clock stepped back between the end and the wish.
+    const back = NOW - 3_600_000
+    const stepped = withInstance({ desiredReason: 'user', desiredAt: back, startAsked: true })
+    expect(planSandbox(view(stepped, exited(), { now: back })).step?.kind).toBe('start-instance')
   })
 
   it('a crash loop opens the breaker, and the next try has a time', () => {

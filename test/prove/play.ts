@@ -108,7 +108,8 @@ export async function atRest(plane: Plane, stillMs: number = STILL_MS): Promise<
 
 function ends(plane: Plane, scenario: Scenario): string[] {
   const problems: string[] = []
-  const sandboxes = [...plane.ledger.sandboxes.values()].toSorted((a, b) => a.createdAt - b.createdAt)
+  // In the order in which they were committed: the wall clock may have stepped back in between.
+  const sandboxes = [...plane.ledger.sandboxes.values()]
   const phases = sandboxes.map((s) => s.status.phase)
   if (phases.join() !== scenario.ends.join())
     problems.push(`it ends as ${phases.join()} and not as ${scenario.ends.join()}`)
@@ -143,16 +144,14 @@ export function leftovers(plane: Plane): string[] {
 /** The end as it has to be with and without crashes. */
 function describe(plane: Plane): string {
   const text = JSON.stringify({
-    sandboxes: [...plane.ledger.sandboxes.values()]
-      .toSorted((a, b) => a.createdAt - b.createdAt)
-      .map((s) => [
-        s.status.phase,
-        s.desired,
-        s.specHash,
-        s.metadata,
-        s.instance !== null,
-        s.spec.mounts.length,
-      ]),
+    sandboxes: [...plane.ledger.sandboxes.values()].map((s) => [
+      s.status.phase,
+      s.desired,
+      s.specHash,
+      s.metadata,
+      s.instance !== null,
+      s.spec.mounts.length,
+    ]),
     volumes: [...plane.ledger.volumes.values()]
       .toSorted((a, b) => (a.claim < b.claim ? -1 : 1))
       .map((v) => [v.claim, v.state, v.seed, v.retention, v.purge?.by]),
