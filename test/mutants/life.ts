@@ -33,8 +33,8 @@ export const lifeMutants: readonly Mutant[] = [
     name: 'acknowledged-start-forgotten',
     breaks: 'A start that was acknowledged while the end was not seen yet is undone by that end.',
     file: 'src/plan/ends.ts',
-    find: `  return draft.record.startAsked && facts.finishedAt !== null && draft.record.desiredAt >= facts.finishedAt`,
-    replace: `  return draft.record.startAsked && facts.finishedAt !== null && draft.record.desiredAt < 0`,
+    find: `  return draft.record.desiredAt >= finishedAt || finishedAt > now`,
+    replace: `  return finishedAt > now`,
     caughtBy: quick(
       'test/quick/trouble-wishes.test.ts',
       'a start that was acknowledged while the end was not seen yet',
